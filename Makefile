@@ -1,0 +1,59 @@
+# nirvana's commands. `make help` lists them.
+# PYTHON picks the interpreter (3.11 or newer): make setup PYTHON=/opt/python/bin/python3
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TESTS ?= tests
+WORKERS ?= 2
+
+# The stamp holds the folder it was made in, because an environment does not survive being moved.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+.PHONY: help setup demo test check format bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    from noise to pictures: set up, train a small model on real pictures, sample it"
+	@echo "make test    set up and run the tests (TESTS=tests/diffusion for a part)"
+	@echo "make check   formatting, lint, types, direction of imports"
+	@echo "make format  format the code and mend what the linter can"
+	@echo "make bench   measure speed"
+	@echo "make setup   create .venv with nirvana and the tools, as constraints.txt pins them"
+	@echo "make lock    renew constraints.txt from pyproject.toml"
+	@echo "make clean   remove .venv and caches (runs/ stays)"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	@scripts/setup.sh $(VENV) "$(PYTHON)"
+
+demo: $(READY)
+	@$(BIN)/nirvana demo
+
+# One thread a worker: two workers with two threads each would fight over two cores.
+test: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+check: $(READY)
+	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/pyright
+	@$(BIN)/python -m pytest tests/test_architecture.py
+
+format: $(READY)
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: $(READY)
+	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+lock:
+	@scripts/lock.sh "$(PYTHON)"
+
+clean:
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	@find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,104 @@
+"""Class labels as a vector, learnt jointly with the network; the null class is what guidance compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from nirvana.errors import Refused, unknown
+
+
+class LabelConditioner(nn.Module):
+    """Class k of K -> row k of a learnt table; row K is the null class, which stands in for a dropped label.
+
+    names: the K class names, in the order of their integer labels. dim: width of the vector. drop: the share of
+    labels dropped in training (Ho & Salimans 2022, classifier-free guidance), which the caller draws: it is a pure
+    function of (seed, sample index) there, so this module holds no randomness.
+    """
+
+    def __init__(self, names: tuple[str, ...], dim: int, drop: float = 0.1) -> None:
+        super().__init__()
+        if not names or len(set(names)) != len(names):
+            raise Refused(f"a label model needs distinct class names, got {list(names)}; name each class once")
+        if dim < 1 or not 0.0 <= drop <= 1.0:
+            raise Refused(f"a label conditioner needs dim >= 1 and drop in [0, 1], got dim={dim}, drop={drop}")
+        self.names = names
+        self.dim = dim
+        self.drop = drop
+        self.embedding = nn.Embedding(len(names) + 1, dim)
+
+    def forward(
+        self, labels: Int[Tensor, "b"], drop: Bool[Tensor, "b"] | None = None
+    ) -> dict[str, Float[Tensor, "b d"]]:
+        """{"vector": table[label]}, where `drop` marks the samples that get the null class instead.
+
+        Raises ValueError on a label outside 0..K-1: the null class is reached by `drop` or `null` only.
+        """
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.names):
+            raise ValueError(
+                f"labels must be in 0..{len(self.names) - 1}, got {int(labels.min())}..{int(labels.max())}"
+            )
+        rows = labels if drop is None else torch.where(drop, len(self.names), labels)
+        return {"vector": self.embedding(rows)}
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "b d"]]:
+        """The null class for the batch of `cond`: the weak branch of guidance."""
+        return {"vector": self.embedding.weight[-1].expand(cond["vector"].shape[0], -1)}
+
+    def index(self, name: str) -> int:
+        """The integer label of a class name; Refused names the nearest."""
+        if name not in self.names:
+            raise unknown("label", name, self.names)
+        return self.names.index(name)
+
+    def config(self) -> dict[str, object]:
+        """What `conditioner_from_config` rebuilds it from (JSON)."""
+        return {"kind": "labels", "names": list(self.names), "dim": self.dim, "drop": self.drop}
+
+
+class NoConditioner(nn.Module):
+    """The conditioner of a model that takes none: no slots, no classes."""
+
+    names: tuple[str, ...] = ()
+    dim: int = 0
+    drop: float = 0.0
+
+    def forward(self, labels: Int[Tensor, "b"], drop: Bool[Tensor, "b"] | None = None) -> dict[str, Tensor]:
+        """{}, whatever the labels: data may have classes that this model does not use."""
+        del labels, drop
+        return {}
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{}: strong and weak are the same."""
+        del cond
+        return {}
+
+    def index(self, name: str) -> int:
+        """Refused: there is no class to ask for."""
+        raise Refused(f"this model was trained without labels, so it cannot be asked for '{name}'; leave the label out")
+
+    def config(self) -> dict[str, object]:
+        """What `conditioner_from_config` rebuilds it from (JSON)."""
+        return {"kind": "none"}
+
+
+Conditioner = LabelConditioner | NoConditioner
+
+
+def conditioner_from_config(config: Mapping[str, object]) -> Conditioner:
+    """The conditioner that `config()` described; Refused on an unknown kind or a malformed entry."""
+    kind = config.get("kind")
+    if kind == "none":
+        return NoConditioner()
+    if kind != "labels":
+        raise unknown("conditioner", str(kind), ("labels", "none"))
+    names, dim, drop = config.get("names"), config.get("dim"), config.get("drop", 0.1)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in cast("list[object]", names)):
+        raise Refused(f"the label conditioner's names must be a list of strings, got {names!r}")
+    if not isinstance(dim, int) or isinstance(dim, bool) or not isinstance(drop, int | float):
+        raise Refused(f"the label conditioner needs an integer dim and a number drop, got dim={dim!r}, drop={drop!r}")
+    return LabelConditioner(tuple(cast("list[str]", names)), dim, float(drop))

@@ -1,0 +1,147 @@
+"""What every source of pictures becomes: an array of bytes, labels, and a manifest of all decisions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypedDict, cast
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from nirvana.files import Json
+
+BACKGROUND = (255, 255, 255)
+"""The colour (red, green, blue) under transparent pictures: white."""
+
+RULES = 1
+"""Version of the rules by which files become pixels; a change gives every manifest another digest."""
+
+
+class FileEntry(TypedDict):
+    """An accepted file: path inside the source, sha256 of its bytes, class name (None where there are no labels)."""
+
+    path: str
+    sha256: str
+    label: str | None
+
+
+class Rejection(TypedDict):
+    """A file that is not used, and why."""
+
+    path: str
+    reason: str
+
+
+class ManifestJson(TypedDict):
+    """`Manifest` as JSON, the content of `data.json` in a run folder."""
+
+    rules: int
+    source: str
+    kind: str
+    size: int
+    channels: int
+    background: list[int]
+    pictures: int
+    names: list[str]
+    counts: list[int]
+    files: list[FileEntry]
+    rejected: list[Rejection]
+    left_out: list[Rejection]
+    notes: list[str]
+    pixels: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that was decided about a data set.
+
+    `kind` is "folder", "full" (a built-in from its own files) or "embedded" (a built-in from the pictures in the
+    package). `rejected` are unreadable files, `left_out` readable ones that were not used; each has its reason.
+    `files` has one entry a picture for folders, one entry a source file for built-ins. `pixels` is the sha256 of the
+    array of pictures.
+    """
+
+    source: str
+    kind: str
+    size: int
+    channels: int
+    pictures: int
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    files: tuple[FileEntry, ...]
+    pixels: str
+    rejected: tuple[Rejection, ...] = ()
+    left_out: tuple[Rejection, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all decisions and pixels; it does not depend on where the source lies."""
+        decisions = self._json("")
+        decisions["source"] = ""
+        return hashlib.sha256(json.dumps(decisions, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Json]:
+        """The manifest as JSON (the fields of `ManifestJson`), with its digest."""
+        return cast("dict[str, Json]", self._json(self.digest))
+
+    def _json(self, digest: str) -> ManifestJson:
+        return {
+            "rules": RULES,
+            "source": self.source,
+            "kind": self.kind,
+            "size": self.size,
+            "channels": self.channels,
+            "background": list(BACKGROUND),
+            "pictures": self.pictures,
+            "names": list(self.names),
+            "counts": list(self.counts),
+            "files": list(self.files),
+            "rejected": list(self.rejected),
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
+            "pixels": self.pixels,
+            "digest": digest,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures in memory or mapped from the cache: `images` (read-only), `labels` (indices into `names`) or None.
+
+    `notices` are lines for the user about this opening (no cache could be written, …); they are no part of the
+    manifest.
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int64[np.ndarray, "n"] | None
+    names: tuple[str, ...]
+    manifest: Manifest
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def files(self, indices: Iterable[int]) -> list[str]:
+        """The file of each picture, for messages; built-ins give the source's name and the picture's number."""
+        if self.manifest.kind == "folder":
+            return [self.manifest.files[int(i)]["path"] for i in indices]
+        return [f"{self.manifest.source}#{int(i)}" for i in indices]
+
+
+def pixel_digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
+    """sha256 of the shape and the bytes of an array of pictures."""
+    state = hashlib.sha256(str(images.shape).encode())
+    rows = max(1, (1 << 24) // max(1, int(np.prod(images.shape[1:]))))
+    for start in range(0, len(images), rows):
+        state.update(np.ascontiguousarray(images[start : start + rows]).data)
+    return state.hexdigest()
+
+
+def label_counts(labels: Int64[np.ndarray, "n"] | None, classes: int) -> tuple[int, ...]:
+    """How many pictures each class has."""
+    return () if labels is None else tuple(np.bincount(labels, minlength=classes).tolist())

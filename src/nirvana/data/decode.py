@@ -1,0 +1,154 @@
+"""From the bytes of a file to an upright square of 8-bit pixels.
+
+The rules: the format is told by the content, never by the name. Of an animation the first frame counts. EXIF rotation
+is applied. Transparent pixels are composited on `BACKGROUND`. 16-bit grey values v become round(v / 257); 16-bit
+colours keep their high byte. CMYK becomes RGB by Pillow's plain formula (JPEG inks are stored inverted, as Adobe and
+every browser have it). Colour profiles and gamma chunks are not applied.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from nirvana.data.dataset import BACKGROUND
+
+MAX_PIXELS = 2**27
+"""Pictures whose header states more pixels (134 million) are refused before they are decoded."""
+
+_WANTED = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(Exception):
+    """A picture that cannot be used, with the reason in words."""
+
+
+class Header(NamedTuple):
+    """What a file says of its picture before it is decoded."""
+
+    width: int
+    height: int
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The wanted formats this Pillow knows. A closed list: some of its readers (EPS) start other programs."""
+    Image.init()
+    return tuple(name for name in _WANTED if name in Image.OPEN)
+
+
+def _open(file: Path | BytesIO) -> Image.Image:
+    """The picture behind `file`, header read. PictureError: larger than `MAX_PIXELS`; also any error of Pillow."""
+    try:
+        picture = Image.open(file, formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"its header states more than {MAX_PIXELS} pixels") from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        picture.close()
+        raise PictureError(f"its header states {width} x {height} pixels, more than {MAX_PIXELS}")
+    return picture
+
+
+def read_header(path: Path) -> Header:
+    """The size a picture states. Errors as `reason` explains them."""
+    with _open(path) as picture:
+        return Header(*picture.size)
+
+
+def decode(data: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The first frame of the picture in `data`, upright, opaque, its centre square resampled to `size` (RGB).
+
+    A picture that cannot be decoded raises PictureError or any error of Pillow; `reason` turns it into words.
+    """
+    with _open(BytesIO(data)) as picture:
+        if picture.format == "JPEG":
+            # The DCT can shrink by 2, 4 or 8 for free; Lanczos does the rest from at least twice the size.
+            picture.draft(picture.mode, (2 * size, 2 * size))
+        picture.load()
+        upright = _UPRIGHT.get(_orientation(picture))
+        opaque = to_rgb(picture)
+    if upright is not None:
+        opaque = opaque.transpose(upright)
+    return np.asarray(fit(opaque, size))
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or where the EXIF block is damaged."""
+    try:
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # Pillow raises anything on damaged EXIF, and the pixels are still good
+        return 1
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB, composited on `BACKGROUND` where it is transparent."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep(picture)
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layers = picture.convert("RGBA")
+    ground = Image.new("RGB", layers.size, BACKGROUND)
+    return Image.composite(layers.convert("RGB"), ground, layers.getchannel("A"))
+
+
+def _from_deep(picture: Image.Image) -> Image.Image:
+    """RGB from one channel of 16-bit integers (0..65535), of 32-bit integers in that range, or of floats in 0..1."""
+    values = np.asarray(picture)
+    if picture.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise PictureError("floating-point values outside 0 to 1")
+        grey = np.round(values.astype(np.float64) * 255).astype(np.uint8)
+    else:
+        wide = values.astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise PictureError("integers outside 0 to 65535")
+        grey = ((wide + 128) // 257).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):
+        rgb[values == clear] = BACKGROUND
+    return Image.fromarray(rgb)
+
+
+def fit(picture: Image.Image, size: int) -> Image.Image:
+    """The centre square, resampled to `size` x `size` (Lanczos, antialiased, on the gamma-encoded values)."""
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    if width != height:
+        picture = picture.crop((left, top, left + side, top + side))
+    return picture if side == size else picture.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in one short line that is the same in every run."""
+    if isinstance(error, PictureError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture in a known format"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, FileNotFoundError):
+        return "a broken link, or gone"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    message = re.sub(r"<[^>]*>|0x[0-9a-fA-F]+", "", " ".join(str(error).split()))[:120]
+    return f"damaged ({message or type(error).__name__})"

@@ -1,0 +1,214 @@
+"""Denoisers: x at a level to a prediction of x0. `Preconditioned` makes one of a network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, Protocol, cast, get_args, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nirvana.diffusion.level import Level, left_align
+from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, to_x0
+from nirvana.diffusion.schedule import Tabulated
+
+Cond = Mapping[str, Tensor]
+"""Named slots of condition tensors, one row per item of the batch: vector, tokens, tokens_mask, concat, ..."""
+
+NoiseCode = Callable[[Level], Tensor]
+"""c_noise: a level to the number the network is told, finite at every level, of the shape of the level."""
+
+Native = Literal["unit", "ratio", "sum"]
+"""The scale a network knows: alpha^2 + sigma^2 = 1, alpha = 1, or alpha + sigma = 1."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Anything that predicts x0 from x at a level."""
+
+    def __call__(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        """The prediction at `level`; networks of two levels use `nxt`, the level the solver goes to."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A denoiser with memory along a trajectory; `trajectory` starts with a fresh one."""
+
+    def fresh(self) -> Denoiser:
+        """The same denoiser with an empty memory."""
+        ...
+
+
+@runtime_checkable
+class Net(Protocol):
+    """A network: x (B, C, *s), noise (B,), cond -> (B, C_out, *s). `slots` names the condition tensors it takes."""
+
+    slots: frozenset[str]
+
+    def __call__(self, x: Tensor, noise: Tensor, cond: Cond) -> Tensor:
+        """The raw output F, with the raw variance fraction behind it in the channels where it is learned."""
+        ...
+
+
+@dataclass(frozen=True)
+class AngleCode:
+    """1000 * angle/(pi/2): 0 (clean) to 1000 (pure noise)."""
+
+    def __call__(self, level: Level) -> Tensor:
+        """The code of `level`."""
+        return level.angle * (2000 / torch.pi)
+
+
+@dataclass(frozen=True)
+class FlowTimeCode:
+    """1000 * sigma/(alpha + sigma), the time of rectified flow: 0 (clean) to 1000 (pure noise)."""
+
+    def __call__(self, level: Level) -> Tensor:
+        """The code of `level`."""
+        return 1000 * level.sigma / (level.alpha + level.sigma)
+
+
+@dataclass(frozen=True)
+class EDMCode:
+    """log(ratio)/4 = -lam/4 (Karras et al. 2022, table 1), with lam clipped to `limit` on both sides."""
+
+    limit: float = 12.0
+
+    def __call__(self, level: Level) -> Tensor:
+        """The code of `level`."""
+        return -level.lam.clamp(-self.limit, self.limit) / 4
+
+
+@dataclass(frozen=True)
+class TableCode:
+    """The 0-based index, 0 to T - 1, in the table a discrete-time network was trained on; data counts as index 0."""
+
+    table: Tabulated
+
+    def __call__(self, level: Level) -> Tensor:
+        """The code of `level`, an exact integer on the points of the table."""
+        return (self.table.index(level.lam) - 1).clamp(min=0)
+
+
+NOISE_CODES: Mapping[str, NoiseCode] = MappingProxyType(
+    {"angle": AngleCode(), "flow_time": FlowTimeCode(), "edm": EDMCode()}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What the network said: F = p*x0 + q*eps at the native scale, where x_native = alpha*x0 + sigma*eps."""
+
+    F: Float[Tensor, "b *s"]
+    x_native: Float[Tensor, "b *s"]
+    level_native: Level
+    var_frac: Float[Tensor, "b *s"] | None
+    pq: Coefficients
+
+
+class Preconditioned(nn.Module):
+    """A network as a denoiser: scales x and level to the native scale, codes the level, turns F into x0.
+
+    net: the network; parameterization: its F = p*x0 + q*eps; native: its scale; c_in: "none", or "edm" for
+    x_native/sqrt(sigma^2 + sigma_data^2 alpha^2), which has unit variance; c_noise: the number it is told;
+    learned_variance: it gives 2C channels, the second half a raw variance fraction.
+    Denoising does not depend on the scale: D(c*x, (c*alpha, c*sigma)) = D(x, (alpha, sigma)).
+    The only place that enters and leaves the dtype of the network; coefficients are float64.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        parameterization: Parameterization,
+        *,
+        native: Native,
+        c_in: Literal["none", "edm"],
+        c_noise: NoiseCode,
+        sigma_data: float = 0.5,
+        learned_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        if native not in get_args(Native):
+            raise ValueError(f"unknown native scale '{native}' (known: {', '.join(get_args(Native))})")
+        if c_in not in ("none", "edm"):
+            raise ValueError(f"unknown c_in '{c_in}' (known: none, edm)")
+        self.net = net
+        self.parameterization = parameterization
+        self.native: Native = native
+        self.c_in = c_in
+        self.c_noise = c_noise
+        self.sigma_data = sigma_data
+        self.learned_variance = learned_variance
+
+    def forward(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        """The prediction of x0 at `level`. Raises ValueError where slots do not match or x0 is undetermined."""
+        del nxt  # a network of one level
+        out = self.output(x, level, cond)
+        return Prediction(to_x0(out.F, out.x_native, out.level_native, out.pq), out.var_frac)
+
+    def output(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond) -> Output:
+        """The raw output, for objectives: its loss needs no division by a small alpha or sigma."""
+        net = cast(Net, self.net)
+        check_slots(net.slots, cond, x.shape[0])
+        scale = _native_scale(level, self.native)
+        at = level.scaled(scale)
+        x_native = left_align(scale, x) * x
+        c_in = 1 / torch.hypot(at.sigma, self.sigma_data * at.alpha) if self.c_in == "edm" else None
+        inputs = x_native if c_in is None else left_align(c_in, x) * x_native
+        F, var_frac = self._halves(net(*self._enter(inputs, self.c_noise(at), cond)).to(x.dtype), x.shape)
+        return Output(F, x_native, at, var_frac, self.parameterization(at))
+
+    def _enter(self, x: Tensor, noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor, Cond]:
+        """x, the noise code and the condition in the dtype of the network; codes up to 1000 need more than 16 bits."""
+        dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
+        if noise.ndim > 1 or (noise.ndim == 1 and noise.shape[0] not in (1, x.shape[0])):
+            raise ValueError(
+                f"a network takes one level per item, shape () or ({x.shape[0]},), got {tuple(noise.shape)}"
+            )
+        wide = torch.promote_types(dtype, torch.float32)
+        code = noise.to(x.device, wide).expand(x.shape[0])
+        slots = {name: value.to(dtype) if value.is_floating_point() else value for name, value in cond.items()}
+        return x.to(dtype), code, slots
+
+    def _halves(self, F: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
+        channels = shape[1] * (2 if self.learned_variance else 1)
+        if F.shape != (shape[0], channels, *shape[2:]):
+            raise ValueError(
+                f"the network gave {tuple(F.shape)} for an x of {tuple(shape)}, expected {channels} channels"
+                + (" (learned_variance doubles them)" if self.learned_variance else "")
+            )
+        if not self.learned_variance:
+            return F, None
+        mean, var_frac = F.chunk(2, dim=1)
+        return mean, var_frac
+
+
+def check_slots(slots: frozenset[str], cond: Cond, batch: int) -> None:
+    """Raise ValueError where `cond` has a slot the network does not take, lacks one it takes, or has another batch."""
+    for name in cond.keys() - slots:
+        near = difflib.get_close_matches(name, slots - cond.keys(), n=1, cutoff=0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"the network takes no condition '{name}'{hint} (it takes: {', '.join(sorted(slots)) or 'none'})"
+        )
+    for name in sorted(slots - cond.keys()):
+        raise ValueError(f"the network needs the condition '{name}' (given: {', '.join(sorted(cond)) or 'none'})")
+    for name, value in cond.items():
+        if value.ndim == 0 or value.shape[0] != batch:
+            raise ValueError(f"the condition '{name}' has shape {tuple(value.shape)}, the batch has {batch} items")
+
+
+def _native_scale(level: Level, native: Native) -> Tensor:
+    """The factor that brings `level` to the native scale. Raises ValueError for "ratio" at alpha = 0."""
+    if native == "unit":
+        return 1 / level.norm
+    if native == "sum":
+        return 1 / (level.alpha + level.sigma)
+    if bool((level.alpha == 0).any()):
+        raise ValueError("a network with the native scale 'ratio' has no pure noise: start the levels at alpha > 0")
+    return 1 / level.alpha

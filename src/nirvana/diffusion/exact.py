@@ -1,0 +1,111 @@
+"""Oracles: distributions whose denoisers, densities and trajectories have closed forms. All float64 inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nirvana.diffusion.denoiser import Cond
+from nirvana.diffusion.level import Level
+from nirvana.diffusion.prediction import Prediction
+
+
+def _rows(level: Level, x: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma as float64 columns that multiply x flattened to (B, D): levels of shape () or (B,)."""
+    if level.alpha.ndim > 1:
+        raise ValueError(f"an exact denoiser takes one level per item, got {tuple(level.alpha.shape)}")
+    return level.alpha.to(x.device).reshape(-1, 1), level.sigma.to(x.device).reshape(-1, 1)
+
+
+class GaussianDenoiser:
+    """x0 ~ N(mean, cov). mean: (*s); cov: (D, D) symmetric positive semidefinite, D the number of elements of mean.
+
+    With cov = U diag(l) U^T every formula is one number per column of U.
+    """
+
+    def __init__(self, mean: Float[Tensor, "*s"], cov: Float[Tensor, "D D"]) -> None:
+        self.mean = mean.double()
+        values, self._basis = torch.linalg.eigh(cov.double())
+        self._variance = values.clamp(min=0)
+
+    def __call__(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        """E[x0 | x] = mean + alpha C (alpha^2 C + sigma^2 I)^-1 (x - alpha mean)."""
+        del cond, nxt
+        alpha, sigma = _rows(level, x)
+        total = alpha**2 * self._variance + sigma**2
+        gain = torch.where(total > 0, alpha * self._variance / torch.where(total > 0, total, 1.0), 0.0)
+        return Prediction(self._from_basis(gain * self._to_basis(x, alpha), torch.ones_like(alpha), x))
+
+    def transport(self, x: Float[Tensor, "b *s"], now: Level, nxt: Level) -> Float[Tensor, "b *s"]:
+        """The probability-flow trajectory from x at `now`, at `nxt`, for sigma_now > 0.
+
+        z_nxt = z * sqrt((alpha_nxt^2 l + sigma_nxt^2)/(alpha^2 l + sigma^2)), z = U^T (x - alpha mean).
+        """
+        alpha, sigma = _rows(now, x)
+        alpha_nxt, sigma_nxt = _rows(nxt, x)
+        stretch = (alpha_nxt**2 * self._variance + sigma_nxt**2) / (alpha**2 * self._variance + sigma**2)
+        return self._from_basis(torch.sqrt(stretch) * self._to_basis(x, alpha), alpha_nxt, x)
+
+    def log_prob(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b"]:
+        """log N(x; alpha mean, alpha^2 C + sigma^2 I), nats."""
+        alpha, sigma = _rows(level, x)
+        total = alpha**2 * self._variance + sigma**2
+        return -0.5 * (self._to_basis(x, alpha) ** 2 / total + torch.log(2 * math.pi * total)).sum(1)
+
+    def _to_basis(self, x: Tensor, alpha: Tensor) -> Tensor:
+        return (x.double().flatten(1) - alpha * self.mean.flatten()) @ self._basis
+
+    def _from_basis(self, z: Tensor, alpha: Tensor, x: Tensor) -> Tensor:
+        return (z @ self._basis.T + alpha * self.mean.flatten()).reshape(x.shape).to(x.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureDenoiser:
+    """x0 ~ sum_k weight_k N(mean_k, variance_k I). weights: (K,) > 0; means: (K, *s); variances: (K,) >= 0."""
+
+    weights: Float[Tensor, "K"]
+    means: Float[Tensor, "K *s"]
+    variances: Float[Tensor, "K"]
+
+    def __call__(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        """E[x0 | x] = sum_k r_k (mean_k + alpha variance_k/(alpha^2 variance_k + sigma^2) (x - alpha mean_k)).
+
+        r_k is the probability of component k given x; at sigma = 0 it is x/alpha.
+        """
+        del cond, nxt
+        alpha, sigma = _rows(level, x)
+        clean = sigma == 0
+        logits, deviation, total = self._log_joint(x, alpha, torch.where(clean, 1.0, sigma))
+        gain = alpha * self.variances.double() / total
+        of_each = self._flat_means() + gain[..., None] * deviation
+        x0 = (torch.softmax(logits, 1)[..., None] * of_each).sum(1)
+        x0 = torch.where(clean, x.double().flatten(1) / alpha, x0)
+        return Prediction(x0.reshape(x.shape).to(x.dtype))
+
+    def log_prob(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b"]:
+        """log sum_k weight_k N(x; alpha mean_k, (alpha^2 variance_k + sigma^2) I), nats."""
+        return torch.logsumexp(self._log_joint(x, *_rows(level, x))[0], 1)
+
+    def _flat_means(self) -> Tensor:
+        return self.means.double().flatten(1)
+
+    def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log(weight_k p(x | k)) (B, K), x - alpha mean_k (B, K, D), and alpha^2 variance_k + sigma^2 (B or 1, K)."""
+        means = self._flat_means()
+        deviation = x.double().flatten(1)[:, None] - alpha[..., None] * means
+        total = alpha**2 * self.variances.double() + sigma**2
+        weights = self.weights.double() / self.weights.double().sum()
+        log_normal = -0.5 * (deviation**2).sum(2) / total - 0.5 * means.shape[1] * torch.log(2 * math.pi * total)
+        return torch.log(weights) + log_normal, deviation, total
+
+
+class DatasetDenoiser(MixtureDenoiser):
+    """x0 uniform on `points` (N, *s): E[x0 | x] is their softmax mean, what a network that memorised them would say."""
+
+    def __init__(self, points: Float[Tensor, "N *s"]) -> None:
+        n = len(points)
+        super().__init__(torch.full((n,), 1 / n), points, torch.zeros(n))

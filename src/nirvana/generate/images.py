@@ -1,0 +1,122 @@
+"""Generated pictures, which know how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from nirvana import files
+from nirvana.errors import Refused
+from nirvana.files import Json
+from nirvana.generate.origin import Origin
+from nirvana.generate.request import SampleRequest
+from nirvana.modality import png
+from nirvana.modality.image import grid
+
+RECORD = 1
+"""Version of the record in a picture's metadata."""
+
+COLUMNS = 16
+"""A grid has a column for each class where there are at most this many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Pictures as bytes, channels last, in the order of the request. In a notebook they show as their grid."""
+
+    array: UInt8[np.ndarray, "n h w c"]
+    request: SampleRequest
+    origin: Origin
+
+    @staticmethod
+    def joined(batches: Sequence[UInt8[np.ndarray, "b h w c"]], request: SampleRequest, origin: Origin) -> Images:
+        """The pictures of finished batches."""
+        return Images(np.concatenate(list(batches)), request, origin)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return png.to_picture(self.array[i])
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def pil(self) -> list[Image.Image]:
+        """The pictures as Pillow images."""
+        return list(self)
+
+    def grid(self) -> Image.Image:
+        """All pictures side by side; a labelled column for each class where they take turns."""
+        return layout(self.array, self.request)
+
+    def metadata(self, i: int) -> dict[str, Json]:
+        """The record of picture i: its seed, label, batch, and all of the request and its origin."""
+        start = i - i % self.request.batch
+        own: dict[str, Json] = {
+            "kind": "picture",
+            "seed": self.request.seed + i,
+            "index": i,
+            "label": self.request.label(i),
+            "batch": [start, min(start + self.request.batch, self.request.n)],
+        }
+        return record(own, self.request, self.origin)
+
+    def png(self, i: int) -> bytes:
+        """Picture i as a PNG file with its record."""
+        return png.to_png_bytes(self.array[i], self.metadata(i))
+
+    def grid_png(self) -> bytes:
+        """The grid as a PNG file with its record."""
+        return png.to_png_bytes(np.asarray(self.grid()), record({"kind": "grid"}, self.request, self.origin))
+
+    def save(self, folder: str | Path, extra: Mapping[str, bytes] | None = None) -> list[Path]:
+        """Write 000.png, 001.png, ... and grid.png (and `extra`); a new folder appears complete or not at all.
+
+        In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
+        `folder` is a file or cannot be written.
+        """
+        digits = max(3, len(str(len(self) - 1)))
+        contents = {f"{i:0{digits}d}.png": self.png(i) for i in range(len(self))}
+        contents |= {"grid.png": self.grid_png(), **(extra or {})}
+        folder = check_folder(folder)
+        with files.explained(folder, "make room, or choose another --out"):
+            if folder.is_dir():
+                for name, data in contents.items():
+                    files.write_bytes(folder / name, data)
+            else:
+                files.write_folder(folder, contents)
+        return [folder / name for name in contents]
+
+    def _repr_png_(self) -> bytes:
+        return self.grid_png() if len(self) > 1 else self.png(0)
+
+
+def layout(array: UInt8[np.ndarray, "n h w c"], request: SampleRequest) -> Image.Image:
+    """The grid of the pictures of `request`."""
+    classes = len(request.labels)
+    if 1 < classes <= min(COLUMNS, len(array)):
+        return grid(array, classes, column_labels=request.labels)
+    return grid(array)
+
+
+def record(own: Mapping[str, Json], request: SampleRequest, origin: Origin) -> dict[str, Json]:
+    """What a file says about itself: its `own` part, the whole request, and where it comes from."""
+    return {"record": RECORD, **own, "request": request.to_json(), "origin": origin.to_json()}
+
+
+def check_folder(folder: str | Path) -> Path:
+    """`folder` as a path to write pictures to; Refused where that cannot be, before anything is computed."""
+    path = Path(folder).expanduser()
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise Refused(f"{part} is a file; choose a folder for the pictures with --out")
+            break
+    return path

@@ -1,0 +1,69 @@
+"""Where a picture comes from: the model, its weights, the versions and the machine, written into every file."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from nirvana.files import Json
+from nirvana.train.run import versions
+
+
+@dataclass(frozen=True)
+class Origin:
+    """path: of the run, absolute; sha256: of the weights' names, shapes and bytes; images: seen in training by then.
+
+    machine: what else decides about the last bit of a sum, among it the number of threads.
+    """
+
+    path: str
+    sha256: str
+    images: int
+    versions: Mapping[str, Json]
+    machine: Mapping[str, Json]
+
+    def to_json(self) -> dict[str, Json]:
+        """All of it, as JSON."""
+        return cast("dict[str, Json]", asdict(self))
+
+
+def origin(path: Path, sha256: str, images: int, device: torch.device) -> Origin:
+    """The origin of what is generated now, on this machine, from the run at `path`."""
+    return Origin(str(path.resolve()), sha256, images, versions(), machine(device))
+
+
+def machine(device: torch.device) -> dict[str, Json]:
+    """What of this machine may change the rounding."""
+    return {
+        "system": platform.system(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over the sorted names, types, shapes and bytes."""
+    state = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -1,0 +1,119 @@
+"""What is to be generated, all of it, in one frozen value that Python, the CLI and every picture's metadata share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from nirvana.errors import Refused, nearest, unknown
+from nirvana.files import Json
+
+VERSION = 1
+SEEDS = 2**63
+MOST_STEPS = 100_000
+WEIGHTS = ("ema", "raw")
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """n pictures; picture i has seed `seed + i`, label `labels[i % len(labels)]`, and is made in batch `i // batch`.
+
+    labels: class names, empty for a model without classes. solver, grid: names that `nirvana.diffusion` knows.
+    guidance: w of x0 = weak + w*(strong - weak); 1 is the plain conditional model. weights: "ema" or "raw".
+    Raises Refused on every value out of range.
+    """
+
+    n: int = 1
+    labels: tuple[str, ...] = ()
+    steps: int = 25
+    solver: str = "ddim"
+    grid: str = "uniform"
+    guidance: float = 1.0
+    seed: int = 0
+    batch: int = 16
+    weights: str = "ema"
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        check_version(self.version, "this request")
+        for name in ("n", "steps", "batch", "seed"):
+            whole(name, getattr(self, name), least=0 if name == "seed" else 1)
+        if self.steps > MOST_STEPS:
+            raise Refused(f"steps must be at most {MOST_STEPS}, got {self.steps}; 10 to 1000 is usual")
+        if self.seed + self.n > SEEDS:
+            raise Refused(f"seed must be in 0..2^63-1 for every picture, got {self.seed}..{self.seed + self.n - 1}")
+        number("guidance", self.guidance)
+        for name in ("solver", "grid", "weights"):
+            text(name, getattr(self, name))
+        for label in self.labels:
+            text("label", label)
+        if self.weights not in WEIGHTS:
+            raise unknown("weights", self.weights, WEIGHTS)
+
+    def label(self, i: int) -> str | None:
+        """The class name of picture i; None for a model without classes."""
+        return self.labels[i % len(self.labels)] if self.labels else None
+
+    def batches(self) -> list[range]:
+        """The pictures of each batch: [k*batch, (k+1)*batch), the last one cut at n."""
+        return [range(start, min(start + self.batch, self.n)) for start in range(0, self.n, self.batch)]
+
+    def to_json(self) -> dict[str, Json]:
+        """All fields, as JSON values."""
+        return {**dataclasses.asdict(self), "labels": list(self.labels), "guidance": float(self.guidance)}
+
+    @staticmethod
+    def from_json(value: object) -> SampleRequest:
+        """The request that `to_json` wrote; Refused on anything missing, unknown, ill-typed or from a newer version."""
+        if not isinstance(value, Mapping):
+            raise Refused(f"a request must be a JSON object, got {type(value).__name__}")
+        fields = dict(cast("Mapping[str, object]", value))
+        check_version(fields.get("version"), "this request")
+        known = [field.name for field in dataclasses.fields(SampleRequest)]
+        for name in fields:
+            if name not in known:
+                raise Refused(f"the request has an unknown field '{name}'{nearest(name, known)}")
+        for name in known:
+            if name not in fields:
+                raise Refused(f"the request lacks its field '{name}'; it is damaged or edited")
+        labels = fields.pop("labels")
+        if not isinstance(labels, list | tuple):
+            raise Refused(f"labels must be a list of class names, got {labels!r}")
+        return SampleRequest(labels=tuple(cast("list[str]", labels)), **fields)  # pyright: ignore[reportArgumentType]
+
+
+def check_version(version: object, what: str) -> None:
+    """Refused unless `version` is one this nirvana reads."""
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise Refused(f"{what} has no readable version (got {version!r}); it is damaged or was not made by nirvana")
+    if version > VERSION:
+        raise Refused(f"{what} has version {version}, newer than this nirvana reads ({VERSION}); upgrade nirvana")
+
+
+def whole(name: str, value: object, least: int, most: int = SEEDS - 1) -> int:
+    """`value` if it is an integer in least..most, else Refused."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Refused(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        bound = f"at least {least}" if value < least else "at most 2^63-1" if most == SEEDS - 1 else f"at most {most}"
+        raise Refused(f"{name} must be {bound}, got {value}")
+    return value
+
+
+def number(name: str, value: object, least: float = 0.0) -> float:
+    """`value` if it is a finite number of at least `least`, else Refused."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Refused(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or value < least:
+        raise Refused(f"{name} must be a finite number of at least {least:g}, got {value}")
+    return float(value)
+
+
+def text(name: str, value: object) -> str:
+    """`value` if it is a non-empty string, else Refused."""
+    if not isinstance(value, str) or not value:
+        raise Refused(f"{name} must be a non-empty name, got {value!r}")
+    return value

@@ -1,0 +1,228 @@
+"""The model a run folder describes, built in one way for training and for sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from nirvana.codec import Identity, codec_from_config
+from nirvana.condition import Conditioner, conditioner_from_config
+from nirvana.diffusion.denoiser import NOISE_CODES, Native, NoiseCode, Preconditioned, TableCode
+from nirvana.diffusion.grid import GRIDS
+from nirvana.diffusion.markov import Chain, cosine_betas, linear_betas
+from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, Parameterization
+from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule
+from nirvana.diffusion.solver import SOLVERS
+from nirvana.errors import Refused, nearest, unknown
+from nirvana.generate.request import number, text, whole
+from nirvana.nn import UNet, UNetConfig
+
+Spec = Mapping[str, object]
+"""JSON: what `run.json` has under "model"."""
+
+_REQUIRED = (
+    "network",
+    "parameterization",
+    "native",
+    "c_in",
+    "c_noise",
+    "schedule",
+    "conditioner",
+    "codec",
+    "shape",
+    "trained_lam",
+    "recommended",
+)
+_DEFAULTS: Spec = {"learned_variance": False, "sigma_data": 0.5}
+_SCHEDULES: Mapping[str, Callable[[], Schedule]] = {
+    "rectified-flow": RectifiedFlow,
+    "cosine": Cosine,
+    "linear-vp": LinearVP,
+}
+_BETAS: Mapping[str, Callable[[int], Tensor]] = {"linear": linear_betas, "cosine": cosine_betas}
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What a run is best sampled with, where the user does not say."""
+
+    steps: int = 25
+    solver: str = "ddim"
+    grid: str = "uniform"
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ModelParts:
+    """A model: the denoiser and conditioner (the weights), the codec, the schedule, and the chain where it has one.
+
+    shape: (C, H, W) of what the denoiser sees. trained_lam: the range of levels it was trained on.
+    """
+
+    denoiser: Preconditioned
+    conditioner: Conditioner
+    codec: Identity
+    schedule: Schedule
+    chain: Chain | None
+    shape: tuple[int, ...]
+    trained_lam: tuple[float, float]
+    recommended: Recommended
+
+    def modules(self) -> nn.ModuleDict:
+        """The modules with weights. Their `state_dict` and `named_parameters` are the names in every checkpoint."""
+        return nn.ModuleDict({"denoiser": self.denoiser, "conditioner": self.conditioner})
+
+    def load(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Take over `weights`, all of them; Refused, naming `where`, where names or shapes differ."""
+        try:
+            self.modules().load_state_dict(weights)
+        except RuntimeError as error:
+            first = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
+            raise Refused(
+                f"the weights in {where} do not fit its run.json ({first}); one of the two was edited"
+            ) from None
+
+
+def build(spec: Spec) -> ModelParts:
+    """The model of `spec`, with fresh weights. Refused, naming the entry, at anything unknown, missing or ill-typed."""
+    spec = {**_DEFAULTS, **spec}
+    for name in _REQUIRED:
+        if name not in spec:
+            raise Refused(f"the model's description lacks '{name}'; its run.json is damaged or edited")
+    for name in spec:
+        if name not in (*_REQUIRED, *_DEFAULTS):
+            raise Refused(f"the model's description has an unknown entry '{name}'{nearest(name, _REQUIRED)}")
+    schedule, chain = _schedule(_object(spec, "schedule"))
+    conditioner = conditioner_from_config(_object(spec, "conditioner"))
+    shape = _numbers(spec, "shape", int, least=2)
+    learned = _one_of("learned_variance", spec["learned_variance"], (True, False))
+    net = _network(_object(spec, "network"), conditioner, shape, learned)
+    sigma_data = number("sigma_data", spec["sigma_data"], least=1e-6)
+    denoiser = Preconditioned(
+        net,
+        _parameterization(spec["parameterization"], sigma_data),
+        native=cast(Native, _one_of("native", spec["native"], ("unit", "ratio", "sum"))),
+        c_in=cast(Literal["none", "edm"], _one_of("c_in", spec["c_in"], ("none", "edm"))),
+        c_noise=_noise_code(spec["c_noise"], chain),
+        sigma_data=sigma_data,
+        learned_variance=learned,
+    )
+    low, high = _numbers(spec, "trained_lam", float, least=2)[:2]
+    return ModelParts(
+        denoiser=denoiser,
+        conditioner=conditioner,
+        codec=codec_from_config(_object(spec, "codec")),
+        schedule=schedule,
+        chain=chain,
+        shape=shape,
+        trained_lam=(low, high),
+        recommended=_recommended(_object(spec, "recommended")),
+    )
+
+
+def network_spec(config: UNetConfig) -> dict[str, object]:
+    """The "network" entry of a description."""
+    values = dataclasses.asdict(config)
+    return {"kind": "unet", **{name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}}
+
+
+def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned: bool) -> UNet:
+    values = dict(spec)
+    kind = values.pop("kind", None)
+    if kind != "unet":
+        raise unknown("network", str(kind), ("unet",))
+    known = [field.name for field in dataclasses.fields(UNetConfig)]
+    for name, value in values.items():
+        if name not in known:
+            raise Refused(f"the network has an unknown entry '{name}'{nearest(name, known)}")
+        if isinstance(value, list):
+            values[name] = tuple(cast("list[int]", value))
+    try:
+        config = UNetConfig(**cast("dict[str, int]", values))  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError) as error:
+        raise Refused(f"the network of the model's description cannot be built ({error})") from None
+    wanted = (shape[0], shape[0] * (2 if learned else 1), conditioner.dim)
+    if (config.channels, config.out_channels, config.vector_dim) != wanted or config.dims != len(shape) - 1:
+        raise Refused(
+            f"the network's channels {config.channels} -> {config.out_channels}, dims {config.dims} and vector_dim"
+            f" {config.vector_dim} do not fit the shape {list(shape)} and the conditioner's dim {conditioner.dim}"
+        )
+    return UNet(config)
+
+
+def _schedule(spec: Spec) -> tuple[Schedule, Chain | None]:
+    kind = text("schedule", spec.get("kind"))
+    if kind == "chain":
+        betas = text("betas", spec.get("betas"))
+        if betas not in _BETAS:
+            raise unknown("beta schedule", betas, _BETAS)
+        chain = Chain(_BETAS[betas](whole("the chain's T", spec.get("T"), least=2, most=1_000_000)))
+        return chain.schedule(), chain
+    if kind not in _SCHEDULES:
+        raise unknown("schedule", kind, (*_SCHEDULES, "chain"))
+    return _SCHEDULES[kind](), None
+
+
+def _parameterization(name: object, sigma_data: float) -> Parameterization:
+    if name == "edm":
+        return EDM(sigma_data)
+    if name not in PARAMETERIZATIONS:
+        raise unknown("parameterization", str(name), PARAMETERIZATIONS)
+    return PARAMETERIZATIONS[cast(str, name)]
+
+
+def _noise_code(name: object, chain: Chain | None) -> NoiseCode:
+    if name == "table" and chain is not None:
+        return TableCode(chain.schedule())
+    if name not in NOISE_CODES:
+        raise unknown("noise code", str(name), (*NOISE_CODES, "table") if chain else NOISE_CODES)
+    return NOISE_CODES[cast(str, name)]
+
+
+def _recommended(spec: Spec) -> Recommended:
+    known = [field.name for field in dataclasses.fields(Recommended)]
+    for name in spec:
+        if name not in known:
+            raise Refused(f"the model's recommended settings have an unknown entry '{name}'{nearest(name, known)}")
+    made = Recommended(**spec)  # pyright: ignore[reportArgumentType]
+    whole("the recommended steps", made.steps, least=1)
+    number("the recommended guidance", made.guidance)
+    for what, name, names in (("solver", made.solver, SOLVERS), ("grid", made.grid, GRIDS)):
+        if name not in names:
+            raise unknown(what, str(name), names)
+    return made
+
+
+def _object(spec: Spec, name: str) -> Spec:
+    value = spec[name]
+    if not isinstance(value, Mapping):
+        raise Refused(f"'{name}' of the model's description must be an object, got {value!r}")
+    return cast(Spec, value)
+
+
+def _numbers(spec: Spec, name: str, kind: type[int] | type[float], least: int) -> tuple[int, ...]:
+    value = spec[name]
+    good = isinstance(value, list | tuple) and len(cast("list[object]", value)) >= least
+    listed = cast("list[object]", value) if good else []
+    if not listed or not all(isinstance(v, int | kind) and not isinstance(v, bool) for v in listed):
+        raise Refused(f"'{name}' of the model's description must be a list of numbers, got {value!r}")
+    if kind is int and min(cast("list[int]", listed)) < 1:
+        raise Refused(f"'{name}' of the model's description must be positive, got {value!r}")
+    return tuple(cast("list[int]", listed))
+
+
+def _one_of(name: str, value: object, known: tuple[object, ...]) -> bool:
+    if value not in known or isinstance(value, bool) != isinstance(known[0], bool):
+        raise unknown(name, str(value), map(str, known))
+    return cast(bool, value)
+
+
+def on_device(parts: ModelParts, device: torch.device) -> ModelParts:
+    """`parts` with its weights on `device`, in evaluation mode, without gradients."""
+    parts.modules().to(device).eval().requires_grad_(False)
+    return parts
