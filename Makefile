@@ -27,6 +27,7 @@ help:
 	@echo "make clean   remove .venv and caches (runs/ stays)"
 
 setup: $(READY)
+	@echo "Ready: $(BIN)/nirvana"
 
 $(READY): pyproject.toml constraints.txt scripts/setup.sh
 	@scripts/setup.sh $(VENV) "$(PYTHON)"
@@ -41,7 +42,7 @@ test: $(READY)
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/python -m pytest tests/test_architecture.py
 
 format: $(READY)

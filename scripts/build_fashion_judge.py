@@ -52,7 +52,8 @@ def train(pixels: Tensor, labels: Tensor, epochs: int) -> JudgeNetwork:
     """The network after `epochs` passes, in evaluation mode."""
     torch.manual_seed(0)  # initial weights and dropout draw from the global generator
     rng = torch.Generator().manual_seed(1)
-    network = JudgeNetwork().to(memory_format=torch.channels_last)
+    network = JudgeNetwork()
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing from torch's types
     optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=0.02, fused=True)
     loss = nn.CrossEntropyLoss(label_smoothing=0.05)
     steps = len(pixels) // BATCH

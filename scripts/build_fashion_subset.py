@@ -67,12 +67,12 @@ def digits() -> bytes:
     """The digits sheet."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)
+    values, target = load_digits(return_X_y=True)
+    images = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     credit = (
         "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI, CC BY 4.0, by way of scikit-learn"
     )
-    return png(tiled(images, 40), {"Copyright": credit, "labels": "".join(str(label) for label in found.target)})
+    return png(tiled(images, 40), {"Copyright": credit, "labels": "".join(str(label) for label in target)})
 
 
 def main() -> None:

@@ -18,4 +18,3 @@ rm -f "$venv/.ready"
 "${install[@]}" hatchling editables
 "${install[@]}" --no-build-isolation --editable '.[dev]'
 printf '%s' "$PWD" >"$venv/.ready"
-echo "Ready: $venv/bin/nirvana"

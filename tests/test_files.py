@@ -1,4 +1,4 @@
-"""A file is whole or not there: every call to the operating system fails in turn, and nothing is lost or left behind."""
+"""A file is whole or not there: every call to the system fails in turn, and nothing is lost or left behind."""
 
 from __future__ import annotations
 
@@ -83,7 +83,13 @@ def test_a_failing_call_leaves_the_old_file_or_the_new_one(tmp_path: Path, short
         renamed = "replace" in failed[:-1]
         assert path.read_bytes() == (NEW if renamed else OLD), failed
         assert names(tmp_path) == ["state.json"], failed
-    assert failed[:5] == ["open", "write", "fsync", "close", "replace"]  # the data is on the disk before it has the name
+    assert failed[:5] == [
+        "open",
+        "write",
+        "fsync",
+        "close",
+        "replace",
+    ]  # the data is on the disk before it has the name
     assert "fsync" in failed[5:]  # and the name is made durable after
     assert handles() == open_before
 
@@ -209,7 +215,8 @@ def test_json_round_trip_and_what_is_no_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "is missing"), (b'{"a": ', "is damaged"), (b"\xff", "is damaged"), (b"[1]", "no JSON object")]
+    ("content", "reason"),
+    [(None, "is missing"), (b'{"a": ', "is damaged"), (b"\xff", "is damaged"), (b"[1]", "no JSON object")],
 )
 def test_unreadable_json_is_refused_with_the_way_out(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "run.json"
@@ -225,7 +232,12 @@ def test_a_sealed_file_notices_every_edit(tmp_path: Path) -> None:
     files.write_json(path, files.sealed(value))
     assert files.read_sealed(path, "x", newest=1) == value
     text = path.read_text()
-    for old, new in (("0.001", "0.002"), ('"a"', '"c"'), ('"lr"', '"rate"'), ('"format_version": 1', '"format_version": 0')):
+    for old, new in (
+        ("0.001", "0.002"),
+        ('"a"', '"c"'),
+        ('"lr"', '"rate"'),
+        ('"format_version": 1', '"format_version": 0'),
+    ):
         assert old in text
         path.write_text(text.replace(old, new))
         with pytest.raises(Refused, match=r"damaged or was edited .*; start anew$"):
@@ -287,7 +299,7 @@ def test_replacing_a_folder(tmp_path: Path) -> None:
 def test_a_lock_is_held_once_and_freed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with files.locked(path, "already training"):
-        with pytest.raises(Refused, match="^already training$"), files.locked(path, "already training"):
+        with pytest.raises(Refused, match=r"^already training$"), files.locked(path, "already training"):
             pass
         with pytest.raises(Refused), files.locked(path, "x"):
             pass
@@ -296,9 +308,13 @@ def test_a_lock_is_held_once_and_freed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"^cannot write .*run: no space left on the disk; free some$"), files.explained(
-        tmp_path / "run", "free some"
+    with (
+        pytest.raises(Refused, match=r"^cannot write .*run: no space left on the disk; free some$"),
+        files.explained(tmp_path / "run", "free some"),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(Refused, match=r"^cannot write /elsewhere: Permission denied; x$"), files.explained(tmp_path, "x"):
+    with (
+        pytest.raises(Refused, match=r"^cannot write /elsewhere: Permission denied; x$"),
+        files.explained(tmp_path, "x"),
+    ):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), "/elsewhere")

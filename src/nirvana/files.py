@@ -261,8 +261,9 @@ def _alive(process: int) -> bool:
 
 @contextmanager
 def locked(path: Path, refusal: str) -> Generator[None, None, None]:
-    """Hold the lock file `path`. Raises Refused(`refusal`) where another process holds it; a killed holder frees it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    """Hold the lock file `path`, which a killed holder frees. Raises Refused(`refusal`) where another one holds it."""
+    with explained(path, "free some space there, or make it writable, and run the same command again"):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

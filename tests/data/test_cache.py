@@ -111,7 +111,7 @@ def test_damaged_entries_are_rebuilt(root: Path, damage: str) -> None:
     elif damage == "edited":
         manifest.write_text(manifest.read_text().replace('"label": "b"', '"label": "a"'))
     elif damage == "other type":
-        np.save(images, pixels.astype(np.float32))
+        np.save(images, pixels.view(np.int8))
     else:
         manifest.write_text("[1]")
     again = counter.open(root)
@@ -129,10 +129,11 @@ def test_a_killed_build_leaves_no_entry_and_its_remains_go_when_stale(
     def killed(images: np.ndarray) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(folder, "pixel_digest", killed)
         patch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)  # as kill -9: nothing is cleaned up
-        Counter().open(root)
+        with pytest.raises(KeyboardInterrupt):
+            Counter().open(root)
     (leftover,) = (root.parent / "cache").iterdir()
     assert leftover.name.startswith(".tmp-")
     Counter().open(root)

@@ -94,13 +94,15 @@ def test_default_size(root: Path, sides: list[tuple[int, int]], expected: int) -
     assert opened(root).images.shape[1:3] == (expected, expected)
 
 
-def test_asked_size(root: Path) -> None:
+def test_asked_size(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(2):
         save(root / f"{i}.png", i * 100, (30, 20))
     data = opened(root, size=5)
     assert data.images.shape == (2, 5, 5, 1)
     assert data.images[1].tolist() == [[[100]] * 5] * 5
-    assert opened(root, size=4096).manifest.size == 4096
+    monkeypatch.setattr("nirvana.data.open.MAX_SIZE", 6)
+    assert opened(root, size=6).manifest.size == 6
+    assert opened(root, size=1).manifest.size == 1
 
 
 @pytest.mark.parametrize("size", [0, -3, 4097])
@@ -121,7 +123,7 @@ def test_a_fifth_and_ten_unreadable_are_refused(root: Path, good: int, bad: int,
     if refused:
         with pytest.raises(Refused, match=rf"{bad} of {good + bad} .*bad0\.jpg: .*--allow-bad"):
             opened(root)
-    data = opened(root, allow_bad=True)
+    data = opened(root, allow_bad=refused)
     assert len(data) == good
     assert len(data.manifest.rejected) == bad
     assert {item["reason"] for item in data.manifest.rejected} == {"no picture in a known format"}
@@ -188,13 +190,14 @@ def test_refusals_say_what_where_and_what_to_do(root: Path) -> None:
         opened(root)
     with pytest.raises(Refused, match=r"no such folder.*did you mean 'fashion-mnist'"):
         open_data("fashion-mnits")
-    with pytest.raises(Refused, match="no such folder"):
-        open_data("")
+    for odd in ("", "a\0b", "x" * 300, "~nobody-of-that-name/x"):
+        with pytest.raises(Refused, match="no such folder"):
+            open_data(odd)
     root.mkdir()
     with pytest.raises(Refused, match=r"pets: the folder is empty"):
         opened(root)
     (root / "notes.txt").write_text("hello")
-    with pytest.raises(Refused, match=r"pets: no readable picture$"):
+    with pytest.raises(Refused, match=r"pets: no readable picture .*; give a folder"):
         opened(root)
     spoil(root, 1)
     with pytest.raises(Refused, match=r"no readable picture \(1 unreadable, first bad0.jpg: "):

@@ -22,7 +22,7 @@ def names(root: Path) -> list[str]:
 
 def test_natural_order() -> None:
     expected = ["1.png", "2.png", "10.png", "a/9", "a2/x1y3", "a2/x1y20", "A10/0", "b", "b0"]
-    assert sorted(expected[::-1], key=natural) == expected
+    assert sorted(sorted(expected), key=natural) == expected
     assert sorted(["x01", "x1"], key=natural) == sorted(["x1", "x01"], key=natural)  # a total order
     assert sorted(["٣.png", "²", "12"], key=natural)  # digits of other scripts do not stop it
 

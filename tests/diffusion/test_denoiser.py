@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nirvana.diffusion.denoiser import NOISE_CODES, Cond, NoiseCode, Preconditioned, TableCode
 from nirvana.diffusion.level import Level, left_align
-from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, Eps, Flow, Parameterization, Velocity, X0
+from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, X0, Eps, Flow, Parameterization, Velocity
 from nirvana.diffusion.schedule import Tabulated
 
 F64 = torch.float64
@@ -140,8 +140,8 @@ def test_one_code_per_item():
     assert net.calls[-1][1].tolist() == pytest.approx([500, 500, 500])
     preconditioned(net)(x, Level.from_angle(torch.tensor([0.0, math.pi / 4, math.pi / 2], dtype=F64)), {})
     assert net.calls[-1][1].tolist() == pytest.approx([0, 500, 1000])
-    with pytest.raises(ValueError, match=r"one level per item, shape \(\) or \(3,\), got \(2,\)"):
-        preconditioned(net, Eps())(torch.zeros(3, 2, 5), Level.from_lam(torch.zeros(2, dtype=F64)), {})
+    with pytest.raises(ValueError, match=r"one level per item, shape \(\) or \(3,\), got \(3, 2\)"):
+        preconditioned(net, Eps())(torch.zeros(3, 2, 5), Level.from_lam(torch.zeros(3, 2, dtype=F64)), {})
 
 
 def test_levels_per_item_equal_one_at_a_time():
@@ -215,7 +215,7 @@ def test_ends():
 def test_unknown_choices_are_refused():
     for wrong in ({"native": "nit"}, {"c_in": "vp"}):
         choices = {"native": "unit", "c_in": "none"} | wrong
-        with pytest.raises(Exception, match="nit|vp"):
+        with pytest.raises(Exception, match=r"nit|vp"):
             Preconditioned(Recorder(), Flow(), c_noise=NOISE_CODES["angle"], **choices)  # pyright: ignore
 
 

@@ -237,8 +237,8 @@ def test_the_bound_of_the_exact_reverse_is_the_negative_log_likelihood(beta: Ten
     pick = torch.arange(20, 250, 23)
     prior, terms = gaussian_bound(chain, data, "learned", BINS[pick])
     gap = prior + terms.sum(1) - bin_bits(0.1, 0.3)[pick]
-    assert (gap > -1e-4).all()  # what the prior term charges at most
-    assert (gap < 0.02).all(), gap
+    assert (gap > -1e-5).all()
+    assert (gap < 2e-4).all(), gap
     ratios = [0.0, *chain.level(torch.arange(1, chain.T + 1)).ratio.tolist()]
     assert data.seen == [(ratios[t], ratios[t - 1]) for t in range(1, chain.T + 1)]
 
@@ -254,7 +254,7 @@ def test_the_bound_holds_for_every_variance_and_is_tightest_at_the_true_one() ->
         assert (terms[:, 1:] >= -1e-12).all()  # divergences
         bits[variance] = (mass * (prior + terms.sum(1))).sum().item()
     entropy = (mass * nll).sum().item()
-    assert entropy <= bits["learned"] < entropy + 0.01
+    assert entropy <= bits["learned"] < entropy + 1e-3
     assert bits["small"] > bits["learned"] + 0.01
     assert bits["large"] > bits["learned"] + 0.01
 
@@ -276,10 +276,10 @@ def test_the_first_term_is_the_decoder_and_leaves_the_others_alone() -> None:
     chain = Chain(linear_betas(50, 1e-3, 0.2))
     x0, predicted = BINS[[3, 200]].reshape(2, 1), BINS[[5, 190]].reshape(2, 1)
     prediction = Prediction(predicted, torch.full((2, 1), 0.4, dtype=F64))
-    both = chain.term(x0, torch.tensor([1, 9]), prediction, "learned")
+    both = chain.term(x0, torch.tensor([1, 2]), prediction, "learned")
     log_var = chain.log_sigma_theta(x0, torch.tensor([1, 1]), "learned", prediction.var_frac)
     assert both[0] == -decoder_log_prob(x0, Gaussian(predicted, log_var))[0, 0] / math.log(2)
-    assert both[1] == chain.term(x0, torch.tensor([9, 9]), prediction, "learned")[1]
+    assert both[1] == chain.term(x0, torch.tensor([2, 2]), prediction, "learned")[1]
 
 
 # One reverse step between any two levels.

@@ -79,7 +79,7 @@ def test_what_is_not_determined_is_refused():
     eps, x0 = PARAMETERIZATIONS["eps"], PARAMETERIZATIONS["x0"]
     mixed = Level.from_lam(torch.tensor([0.0, -math.inf]))
     for level in (PURE, mixed):
-        with pytest.raises(ValueError, match="alpha = 0 .*start the levels at alpha > 0"):
+        with pytest.raises(ValueError, match=r"alpha = 0 .*start the levels at alpha > 0"):
             to_x0(x, x, level, eps(level))
     mixed = Level.from_lam(torch.tensor([0.0, math.inf]))
     for level in (CLEAN, mixed):

@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nirvana.train.loop
 import torch
+
+import nirvana.train.loop
 from nirvana.errors import Refused
 from nirvana.train.checkpoint import verify
 from nirvana.train.events import StepDone
 from nirvana.train.loop import Hooks
 from nirvana.train.run import RunFolder
-from train_tiny import Linear, go, outcome, picture
+from train.tiny import Linear, go, outcome, picture
 
 DISK = ("open", "write", "fsync", "replace", "unlink", "rmdir", "mkdir", "ftruncate")
 STARVED = ("open", "write", "fsync", "replace", "mkdir")
@@ -70,7 +71,7 @@ def starve(name: str, real: Callable[..., Any], args: tuple[Any, ...]) -> None:
 
 
 def drive(path: Path, faults: Faults, arm: range, events: Iterator[Any] | None = None) -> None:
-    """Train, with `faults` armed from the end of the step at `arm.start` (-1: the beginning) to the one at `arm.stop`."""
+    """Train, with `faults` armed from the step that ends at `arm.start` (-1: the beginning) to that at `arm.stop`."""
     faults.armed = arm.start < 0
     for event in events if events is not None else go(path):
         if isinstance(event, StepDone):
@@ -118,10 +119,10 @@ def kills_on_disk(path: Path, wanted: dict[str, Any], arm: range, every: int) ->
     return found
 
 
-def full_disk(path: Path, wanted: dict[str, Any], arm: range) -> dict[str, list[str]]:
+def full_disk(path: Path, wanted: dict[str, Any], arm: range, every: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     total = count_calls(path, STARVED, arm, starve)
-    for at in range(total):
+    for at in range(0, total, every):
         problems: list[str] = []
         with Faults(STARVED, starve, at) as faults:
             try:
@@ -231,13 +232,13 @@ def main(scenario: str, folder: Path) -> None:
         # The step to 48 has it all: metrics, samples, a scheduled checkpoint, an old one to delete, the report.
         "kill": lambda: {
             **kills_on_disk(path, wanted, range(48, 49), 1),
-            **kills_on_disk(path, wanted, range(-1, 1), 3),
-            **kills_on_disk(path, wanted, range(60, 99), 3),
+            **kills_on_disk(path, wanted, range(-1, 1), 5),
+            **kills_on_disk(path, wanted, range(60, 99), 5),
             **in_steps_and_samples(path, wanted),
-            **random_moments(path, wanted, 12),
+            **random_moments(path, wanted, 8),
         },
-        "full": lambda: {**full_disk(path, wanted, range(48, 49)), **full_disk(path, wanted, range(-1, 1))},
-        "interrupt": lambda: interrupts(path, wanted, 16),
+        "full": lambda: {**full_disk(path, wanted, range(48, 49), 1), **full_disk(path, wanted, range(-1, 1), 3)},
+        "interrupt": lambda: interrupts(path, wanted, 8),
     }
     print(json.dumps({"wanted": {"finished": wanted["finished"]}, "found": scenarios[scenario]()}))
 

@@ -83,7 +83,8 @@ def _check(manifest: Manifest, allow_bad: bool) -> None:
     bad, good, source = len(manifest.rejected), manifest.pictures, manifest.source
     first = f"{manifest.rejected[0]['path']}: {manifest.rejected[0]['reason']}" if bad else ""
     if good == 0:
-        raise Refused(f"{source}: no readable picture" + (f" ({bad} unreadable, first {first})" if bad else ""))
+        found = f"{bad} unreadable, first {first}" if bad else "PNG, JPEG, WebP, GIF, TIFF, BMP and others are read"
+        raise Refused(f"{source}: no readable picture ({found}); give a folder that holds pictures")
     if good == 1:
         raise Refused(f"{source}: only one readable picture, which a model could only copy; at least 2 are needed")
     if bad >= BAD_COUNT and bad * BAD_SHARE > bad + good and not allow_bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def open_data(
     name, _, part = source.partition(":")
     if name in BUILTINS:
         return open_builtin(name, part, size)
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(source))
+    if not source or not os.path.exists(path):
         hint = nearest(source, BUILTINS) or f"; give a folder of pictures or a built-in ({', '.join(sorted(BUILTINS))})"
         raise Refused(f"{source or repr(source)}: no such folder, and no built-in of that name{hint}")
     if not path.is_dir():

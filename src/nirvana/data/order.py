@@ -23,9 +23,7 @@ def raw_words(seed: int, stream: int, block: int, count: int, epoch: int = 0) ->
 @lru_cache(maxsize=4)
 def _permutation(seed: int, n: int, epoch: int) -> Int64[np.ndarray, "n"]:
     # Sorting raw words, not Generator.permutation: numpy keeps raw streams for ever and may change its methods.
-    found = np.argsort(raw_words(seed, _ORDER, 0, n, epoch), kind="stable")
-    found.setflags(write=False)
-    return found
+    return np.argsort(raw_words(seed, _ORDER, 0, n, epoch), kind="stable")
 
 
 def order(seed: int, n: int, indices: range) -> Int64[np.ndarray, "m"]:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from nirvana.data.dataset import Rejection
 from nirvana.data.decode import reason
@@ -43,8 +43,7 @@ class Scan:
 
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...] | str, ...]:
     """Sort key of a path: part by part, numbers by value (`2.png` before `10.png`), letters without regard to case."""
-    parts = PurePosixPath(name).parts
-    return (*(_natural_part(part) for part in parts), name)
+    return (*(_natural_part(part) for part in name.split("/")), name)
 
 
 def _natural_part(part: str) -> tuple[tuple[int, int, str], ...]:
@@ -64,7 +63,7 @@ def scan(root: Path) -> Scan:
     once, under its own place. A link to a folder that contains the link is a loop and is not followed.
     """
     walk = _Walk()
-    walk.folder(root, "", Path(os.path.realpath(root)))
+    walk.folder(root, "", os.path.realpath(root))
     while walk.links:
         path, name, holder = walk.links.pop(0)
         walk.link(path, name, holder)
@@ -79,10 +78,10 @@ class _Walk:
         self.files: list[Found] = []
         self.rejected: list[Rejection] = []
         self.left_out: list[Rejection] = []
-        self.links: list[tuple[Path, str, Path]] = []
-        self.seen: set[Path] = set()
+        self.links: list[tuple[Path, str, str]] = []
+        self.seen: set[str] = set()
 
-    def folder(self, path: Path, name: str, real: Path) -> None:
+    def folder(self, path: Path, name: str, real: str) -> None:
         """Take in the folder at `path` (its `real` place), whose name inside the root is `name`."""
         if real in self.seen:
             return
@@ -99,23 +98,23 @@ class _Walk:
             if not entry.name.startswith(".") and entry.name not in _SKIPPED:
                 self._entry(entry, f"{name}/{entry.name}" if name else entry.name, real)
 
-    def _entry(self, entry: os.DirEntry[str], name: str, holder: Path) -> None:
+    def _entry(self, entry: os.DirEntry[str], name: str, holder: str) -> None:
         if entry.is_symlink():
             self.links.append((Path(entry.path), name, holder))
         elif entry.is_dir(follow_symlinks=False):
-            self.folder(Path(entry.path), name, holder / entry.name)
+            self.folder(Path(entry.path), name, os.path.join(holder, entry.name))
         else:
-            self.file(Path(entry.path), name, holder / entry.name)
+            self.file(Path(entry.path), name, os.path.join(holder, entry.name))
 
-    def link(self, path: Path, name: str, holder: Path) -> None:
+    def link(self, path: Path, name: str, holder: str) -> None:
         """Follow the symbolic link at `path`, which lies in the real folder `holder`."""
-        real = Path(os.path.realpath(path))
-        if not real.is_dir():
+        real = os.path.realpath(path)
+        if not os.path.isdir(real):
             self.file(path, name, real)
-        elif not holder.is_relative_to(real):
+        elif not Path(holder).is_relative_to(real):
             self.folder(path, name, real)
 
-    def file(self, path: Path, name: str, real: Path) -> None:
+    def file(self, path: Path, name: str, real: str) -> None:
         """Take in the file at `path`, once."""
         if real in self.seen:
             return

@@ -166,7 +166,7 @@ class Preconditioned(nn.Module):
     def _enter(self, x: Tensor, noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor, Cond]:
         """x, the noise code and the condition in the dtype of the network; codes up to 1000 need more than 16 bits."""
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
-        if noise.ndim > 1 or (noise.ndim == 1 and noise.shape[0] not in (1, x.shape[0])):
+        if noise.ndim > 1:
             raise ValueError(
                 f"a network takes one level per item, shape () or ({x.shape[0]},), got {tuple(noise.shape)}"
             )

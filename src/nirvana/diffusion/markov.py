@@ -113,7 +113,7 @@ class Chain:
         return torch.cat([before.new_zeros(1), before / after * self.beta])
 
     @cached_property
-    def _log_beta_tilde(self) -> Tensor:  # beta~_1 = 0 has no logarithm: beta~_2 stands in for it ([N] section 3.1)
+    def _log_beta_tilde(self) -> Tensor:  # beta~_1 = 0 has no logarithm: beta~_2 stands in, as in [N]
         return torch.cat([self._beta_tilde[2:3].expand(2), self._beta_tilde[2:]]).log()
 
     def _at(self, table: Tensor, t: Int[Tensor, "b"], x: Tensor) -> Tensor:
@@ -140,8 +140,8 @@ class Chain:
     def step_of(self, level: Level) -> Int[Tensor, "*b"]:
         """The t whose level this is, at any norm. Raises ValueError for a level that is not the chain's own."""
         lam = level.lam
-        t = self._table.index(lam).round().long().clamp(min=1)
-        bad = ~((self.level(t).lam - lam).abs() < 1e-6)
+        t = self._table.index(lam).round().long()
+        bad = ~((self.level(t).lam - lam).abs() < 1e-6)  # data too: inf - inf
         if bad.any():
             worst = lam[bad].flatten()[0].item()
             raise ValueError(f"lam = {worst:g} is no level of this chain; draw levels with DiscreteUniform(chain)")

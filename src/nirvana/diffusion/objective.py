@@ -95,8 +95,8 @@ def stratified(u: Float[Tensor, "b"], index: Int[Tensor, "b"], strata: int) -> F
     """Uniforms with exactly one of any `strata` consecutive global indices in each stratum [k/strata, (k+1)/strata).
 
     `(index mod strata + u)/strata`, u the sample's own uniform: a pure function of the sample, whatever the batch. With
-    `strata` = the batch (all of it, accumulation included), a loss has less variance and the same mean (Kingma et al.
-    2021, appendix I.1). Raises ValueError for strata < 1.
+    `strata` = the batch (all of it, accumulation included), a loss has less variance and the same mean (the
+    low-discrepancy sampler of Kingma et al. 2021, Variational Diffusion Models). Raises ValueError for strata < 1.
     """
     if strata < 1:
         raise ValueError(f"stratified needs at least 1 stratum, got {strata}")

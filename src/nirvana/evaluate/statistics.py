@@ -19,7 +19,7 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
 
     (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), p = k/n, z the normal quantile of (1 + confidence)/2.
     It stays inside [0, 1] and is sound at k = 0 and k = n, where the textbook interval has no width.
-    ValueError unless 0 <= k <= n, n > 0 and 0 < confidence < 1. Source: Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4.
+    ValueError unless 0 <= k <= n, n > 0 and 0 < confidence < 1. Source: Wilson 1927; Brown, Cai, DasGupta 2001, eq. 4.
     """
     if not (0 <= k <= n and n > 0):
         raise ValueError(f"{k} of {n} trials is no proportion")

@@ -34,7 +34,7 @@ class Images:
     origin: Origin
 
     @staticmethod
-    def joined(batches: Sequence[UInt8[np.ndarray, "b h w c"]], request: SampleRequest, origin: Origin) -> Images:
+    def joined(batches: Sequence[UInt8[np.ndarray, "_ h w c"]], request: SampleRequest, origin: Origin) -> Images:
         """The pictures of finished batches."""
         return Images(np.concatenate(list(batches)), request, origin)
 
@@ -76,15 +76,15 @@ class Images:
         """The grid as a PNG file with its record."""
         return png.to_png_bytes(np.asarray(self.grid()), record({"kind": "grid"}, self.request, self.origin))
 
-    def save(self, folder: str | Path, extra: Mapping[str, bytes] | None = None) -> list[Path]:
-        """Write 000.png, 001.png, ... and grid.png (and `extra`); a new folder appears complete or not at all.
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write 000.png, 001.png, ... and grid.png; a new folder appears complete or not at all.
 
         In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
         `folder` is a file or cannot be written.
         """
         digits = max(3, len(str(len(self) - 1)))
         contents = {f"{i:0{digits}d}.png": self.png(i) for i in range(len(self))}
-        contents |= {"grid.png": self.grid_png(), **(extra or {})}
+        contents["grid.png"] = self.grid_png()
         folder = check_folder(folder)
         with files.explained(folder, "make room, or choose another --out"):
             if folder.is_dir():

@@ -251,7 +251,7 @@ class Model:
     def info(self) -> dict[str, Json]:
         """What is known about the model, as JSON."""
         weights = self.parts.modules().parameters()
-        checkpoint = newest(self.run)
+        checkpoint, data = newest(self.run), self.run.data
         return {
             "path": str(self.run.path),
             "labels": list(self.labels),
@@ -265,6 +265,9 @@ class Model:
             "finished": self.run.finished,
             "checkpoint": str(checkpoint.path),
             "weights_sha256": self._loaded["ema"][1],
+            "source": data.get("source"),
+            "pictures": data.get("pictures"),
+            "rejected": len(cast("list[Json]", data.get("rejected", []))),
             "created": self.run.info.get("created"),
             "command": self.run.info.get("command"),
             "versions": self.run.info.get("versions"),

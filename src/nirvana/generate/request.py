@@ -79,10 +79,15 @@ class SampleRequest:
         for name in known:
             if name not in fields:
                 raise Refused(f"the request lacks its field '{name}'; it is damaged or edited")
-        labels = fields.pop("labels")
+        labels = fields["labels"]
         if not isinstance(labels, list | tuple):
             raise Refused(f"labels must be a list of class names, got {labels!r}")
-        return SampleRequest(labels=tuple(cast("list[str]", labels)), **fields)  # pyright: ignore[reportArgumentType]
+        return SampleRequest(
+            labels=tuple(text("label", label) for label in cast("list[object]", labels)),
+            guidance=number("guidance", fields["guidance"]),
+            **{name: whole(name, fields[name], least=0) for name in ("n", "steps", "seed", "batch")},
+            **{name: text(name, fields[name]) for name in ("solver", "grid", "weights")},
+        )
 
 
 def check_version(version: object, what: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.generate.request import number, text, whole
 from nirvana.nn import UNet, UNetConfig
+
+T = TypeVar("T")
 
 Spec = Mapping[str, object]
 """JSON: what `run.json` has under "model"."""
@@ -44,6 +47,8 @@ _SCHEDULES: Mapping[str, Callable[[], Schedule]] = {
     "cosine": Cosine,
     "linear-vp": LinearVP,
 }
+_NATIVES: tuple[Native, ...] = ("unit", "ratio", "sum")
+_C_IN: tuple[Literal["none", "edm"], ...] = ("none", "edm")
 _BETAS: Mapping[str, Callable[[int], Tensor]] = {"linear": linear_betas, "cosine": cosine_betas}
 
 
@@ -99,20 +104,20 @@ def build(spec: Spec) -> ModelParts:
             raise Refused(f"the model's description has an unknown entry '{name}'{nearest(name, _REQUIRED)}")
     schedule, chain = _schedule(_object(spec, "schedule"))
     conditioner = conditioner_from_config(_object(spec, "conditioner"))
-    shape = _numbers(spec, "shape", int, least=2)
+    shape = tuple(whole("the sizes of the model's shape", size, least=1) for size in _list(spec, "shape", least=2))
     learned = _one_of("learned_variance", spec["learned_variance"], (True, False))
     net = _network(_object(spec, "network"), conditioner, shape, learned)
     sigma_data = number("sigma_data", spec["sigma_data"], least=1e-6)
     denoiser = Preconditioned(
         net,
         _parameterization(spec["parameterization"], sigma_data),
-        native=cast(Native, _one_of("native", spec["native"], ("unit", "ratio", "sum"))),
-        c_in=cast(Literal["none", "edm"], _one_of("c_in", spec["c_in"], ("none", "edm"))),
+        native=_one_of("native", spec["native"], _NATIVES),
+        c_in=_one_of("c_in", spec["c_in"], _C_IN),
         c_noise=_noise_code(spec["c_noise"], chain),
         sigma_data=sigma_data,
         learned_variance=learned,
     )
-    low, high = _numbers(spec, "trained_lam", float, least=2)[:2]
+    low, high = (number("trained_lam", lam, least=-math.inf) for lam in _list(spec, "trained_lam", least=2)[:2])
     return ModelParts(
         denoiser=denoiser,
         conditioner=conditioner,
@@ -189,9 +194,13 @@ def _recommended(spec: Spec) -> Recommended:
     for name in spec:
         if name not in known:
             raise Refused(f"the model's recommended settings have an unknown entry '{name}'{nearest(name, known)}")
-    made = Recommended(**spec)  # pyright: ignore[reportArgumentType]
-    whole("the recommended steps", made.steps, least=1)
-    number("the recommended guidance", made.guidance)
+    default = dataclasses.asdict(Recommended())
+    made = Recommended(
+        steps=whole("the recommended steps", spec.get("steps", default["steps"]), least=1),
+        solver=text("the recommended solver", spec.get("solver", default["solver"])),
+        grid=text("the recommended grid", spec.get("grid", default["grid"])),
+        guidance=number("the recommended guidance", spec.get("guidance", default["guidance"])),
+    )
     for what, name, names in (("solver", made.solver, SOLVERS), ("grid", made.grid, GRIDS)):
         if name not in names:
             raise unknown(what, str(name), names)
@@ -205,21 +214,18 @@ def _object(spec: Spec, name: str) -> Spec:
     return cast(Spec, value)
 
 
-def _numbers(spec: Spec, name: str, kind: type[int] | type[float], least: int) -> tuple[int, ...]:
+def _list(spec: Spec, name: str, least: int) -> list[object]:
     value = spec[name]
-    good = isinstance(value, list | tuple) and len(cast("list[object]", value)) >= least
-    listed = cast("list[object]", value) if good else []
-    if not listed or not all(isinstance(v, int | kind) and not isinstance(v, bool) for v in listed):
-        raise Refused(f"'{name}' of the model's description must be a list of numbers, got {value!r}")
-    if kind is int and min(cast("list[int]", listed)) < 1:
-        raise Refused(f"'{name}' of the model's description must be positive, got {value!r}")
-    return tuple(cast("list[int]", listed))
+    if not isinstance(value, list | tuple) or len(cast("list[object]", value)) < least:
+        raise Refused(f"'{name}' of the model's description must be a list of {least} or more numbers, got {value!r}")
+    return list(cast("list[object]", value))
 
 
-def _one_of(name: str, value: object, known: tuple[object, ...]) -> bool:
-    if value not in known or isinstance(value, bool) != isinstance(known[0], bool):
-        raise unknown(name, str(value), map(str, known))
-    return cast(bool, value)
+def _one_of(name: str, value: object, known: tuple[T, ...]) -> T:
+    for one in known:
+        if type(one) is type(value) and one == value:
+            return one
+    raise unknown(name, str(value), map(str, known))
 
 
 def on_device(parts: ModelParts, device: torch.device) -> ModelParts:

@@ -13,7 +13,7 @@ from nirvana import files
 SUFFIXES = (".gif", ".png", ".webp")
 
 
-def save_animation(frames: Sequence[Image.Image], path: Path, fps: float = 10, hold: float = 1.5) -> None:
+def save_animation(frames: Sequence[Image.Image], path: Path, fps: int | float = 10, hold: int | float = 1.5) -> None:
     """Write `frames` as an endless animation, the last one shown for `hold` seconds more; whole or not there.
 
     The name chooses the format. `.webp` and `.png` are lossless, and every browser shows them. `.gif` is shown by

@@ -19,7 +19,7 @@ from nirvana.files import Json
 CHUNK = "nirvana"
 
 
-def to_picture(array: UInt8[np.ndarray, "h w *c"]) -> Image.Image:
+def to_picture(array: np.ndarray) -> Image.Image:
     """A Pillow picture of (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) bytes. ValueError: any other shape or type."""
     flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     fits = flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] in (3, 4))

@@ -11,13 +11,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nirvana.nn.layers import group_norm, zeroed
 
-
 PLAIN_KEYS = 256
 """On a CPU the written-out product is the faster kernel up to this many keys."""
 
 
 def plain_attention(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"], mask: Bool[Tensor, "b 1 1 m"] | None
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h m d"],
+    v: Float[Tensor, "b h m d"],
+    mask: Bool[Tensor, "b 1 1 m"] | None,
 ) -> Float[Tensor, "b h n d"]:
     """softmax(q k^T / sqrt(d)) v, written out; `mask` is True where a key may be seen (Vaswani et al. 2017, eq. 1)."""
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
@@ -27,9 +29,12 @@ def plain_attention(
 
 
 def attend(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"], mask: Bool[Tensor, "b 1 1 m"] | None
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h m d"],
+    v: Float[Tensor, "b h m d"],
+    mask: Bool[Tensor, "b 1 1 m"] | None,
 ) -> Float[Tensor, "b h n d"]:
-    """Attention by the kernel that measured fastest: written out for few keys on a CPU, fused elsewhere (docs/benchmarks.md)."""
+    """Attention by the kernel that measured fastest: written out for few keys on a CPU, fused elsewhere."""
     if q.device.type == "cpu" and k.shape[-2] <= PLAIN_KEYS:
         return plain_attention(q, k, v, mask)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask)

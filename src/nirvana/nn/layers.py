@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
-CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
 MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 """Channels last is the faster layout wherever torch has one (docs/benchmarks.md)."""
 
@@ -23,7 +27,7 @@ def conv(dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1)
 
 
 def zeroed(module: M) -> M:
-    """`module` with all its parameters set to 0, so that its branch starts as nothing (Ho et al. 2020, their code; Goyal et al. 2017, 5.1)."""
+    """`module` with all its parameters set to 0: its branch starts as nothing (Goyal et al. 2017, section 5.1)."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -65,11 +69,11 @@ def shuffle(x: Float[Tensor, "b c_times_f *s"], factor: int) -> Float[Tensor, "b
 
 
 def pad_to_multiple(x: Float[Tensor, "b c *s"], multiple: int) -> Float[Tensor, "b c *padded"]:
-    """`x` with its last cells repeated at the end of each dimension until every size is a multiple; `x` itself where it is."""
+    """`x` with the last cells of each dimension repeated up to a multiple; `x` itself where every size is one."""
     missing = [-size % multiple for size in x.shape[2:]]
     if not any(missing):
         return x
-    # index_select instead of F.pad: replication padding has no bound on the width and the same meaning in every dimension.
+    # index_select and not F.pad: it may be wider than the picture, and is the same in every dimension.
     for axis, (size, more) in enumerate(zip(x.shape[2:], missing, strict=True), start=2):
         if more:
             x = x.index_select(axis, torch.arange(size + more, device=x.device).clamp_max(size - 1))

@@ -157,14 +157,18 @@ class UNet(nn.Module):
             )
             skips += [width] * config.blocks
         deepest = len(widths) - 1 in config.attention
-        self.middle = nn.ModuleList(Stage(config, widths[-1], widths[-1], embedding, deepest and i == 0) for i in range(2))
+        self.middle = nn.ModuleList(
+            Stage(config, widths[-1], widths[-1], embedding, deepest and i == 0) for i in range(2)
+        )
         self.decoder = nn.ModuleList()
         self.up = nn.ModuleList()
         channels = widths[-1]
         for level in reversed(range(len(widths))):
             stages = nn.ModuleList()
             for _ in range(config.blocks + 1):
-                stages.append(Stage(config, channels + skips.pop(), widths[level], embedding, level in config.attention))
+                stages.append(
+                    Stage(config, channels + skips.pop(), widths[level], embedding, level in config.attention)
+                )
                 channels = widths[level]
             self.decoder.append(stages)
             if level:
@@ -172,6 +176,8 @@ class UNet(nn.Module):
                 channels = widths[level - 1]
         self.norm = group_norm(channels, config.group_width)
         self.out = zeroed(conv(dims, channels, config.out_channels * cells))
+        if dims > 1:
+            self.to(memory_format=MEMORY_FORMATS[dims])  # pyright: ignore[reportCallIssue]
 
     @property
     def slots(self) -> frozenset[str]:
@@ -191,9 +197,8 @@ class UNet(nn.Module):
         x = unshuffle(pad_to_multiple(x, config.stride), config.stem)
         x = self.stem(x.contiguous(memory_format=MEMORY_FORMATS[config.dims]))
         context = (self.embedding(noise, cond.get("vector")), cond.get("tokens"), cond.get("tokens_mask"))
-        skips = [x]
-        for x in self._encode(x, context):
-            skips.append(x)
+        skips = [x, *self._encode(x, context)]
+        x = skips[-1]
         for stage in self.middle:
             x = stage(x, *context)
         for level, stages in enumerate(self.decoder):

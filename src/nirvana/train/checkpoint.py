@@ -159,10 +159,14 @@ def load_weights(
 def _average(run: RunFolder, checkpoint: Checkpoint, sigma_rel: float) -> Mapping[str, Tensor]:
     if sigma_rel in checkpoint.sigma_rels:
         return load(checkpoint, _ema_name(checkpoint.sigma_rels.index(sigma_rel)))
+    if checkpoint.images == 0:
+        raise Refused(f"{run.path} has trained no step yet; let the training go on until it has saved a checkpoint")
     if not 0 < sigma_rel < 0.288:
         raise Refused(f"an EMA length of {sigma_rel} does not exist; give one between 0 and 0.288 (0.1 is usual)")
-    kept = load_averages(checkpoint)
+    kept = [average for valid in run.valid_checkpoints() for average in load_averages(valid) if valid.images > 0]
+    moments = {average.images for average in kept}
     for snapshot in run.snapshots():
-        if run.plan.snapshot_images(snapshot.fraction) < checkpoint.images:
+        images = run.plan.snapshot_images(snapshot.fraction)
+        if images < checkpoint.images and images not in moments:
             kept.append(load_snapshot(run, snapshot))
     return synthesize(kept, checkpoint.images, sigma_rel)

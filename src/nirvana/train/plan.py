@@ -13,8 +13,11 @@ from nirvana.files import Json
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 DECAYS = ("linear", "cosine")
-SNAPSHOTS = (Fraction(1, 16), Fraction(1, 8), Fraction(1, 4), Fraction(1, 2), Fraction(1))
-"""Fractions of the run at which the EMA profiles are kept, for autoguidance and post-hoc EMA."""
+SNAPSHOTS = tuple(Fraction(part, 16) for part in (1, 2, 4, 8, 12, 16))
+"""Fractions of the run at which the EMA profiles are kept, for autoguidance (the early ones) and post-hoc EMA.
+
+With the profiles 0.10 and 0.05, a synthesized profile is within 4% (L2) of the one asked for from 0.07 to 0.12.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 40
+_WIDTH, _HEIGHT = 640.0, 260.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 12.0, 12.0, 40.0
 _MOST_POINTS = 400
 
 
@@ -65,10 +65,10 @@ class _Axis:
 
     def ticks(self) -> list[float]:
         low, high = self._low, self._high
-        step = 10 ** math.floor(math.log10((high - low) / 2))
+        step = 10.0 ** math.floor(math.log10((high - low) / 2))
         step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
         values = [step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
-        return [10**value for value in values] if self._log else values
+        return [10.0**value for value in values] if self._log else values
 
 
 def plot(lines: Sequence[Line], x_name: str, *, logarithmic: bool | None = None) -> str:

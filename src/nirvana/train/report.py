@@ -113,7 +113,7 @@ def _values(metrics: Sequence[Mapping[str, Json]], key: str, phase: str) -> list
     for line in metrics:
         value = cast("Mapping[str, float | None]", line[key]).get(phase)
         if value is not None:
-            found.append((cast("float", line["images"]), value))
+            found.append((float(cast("int", line["images"])), value))
     return found
 
 
@@ -129,7 +129,7 @@ def _curves(metrics: Sequence[Mapping[str, Json]]) -> list[str]:
         charts.append(_chart(f"Rate{title}", plot([Line("rate", _values(metrics, "rate", phase), "a")], "images")))
         norm = _values(metrics, "norm", phase)
         charts.append(_chart(f"Norm of the gradients{title}", plot([Line("norm", smoothed(norm), "b")], "images")))
-    speed = [(cast("float", line["images"]), cast("float", line["images_per_second"])) for line in metrics]
+    speed = [(float(cast("int", line["images"])), cast("float", line["images_per_second"])) for line in metrics]
     charts.append(_chart("Images per second", plot([Line("speed", speed, "b")], "images", logarithmic=False)))
     return ["<div class=charts>", *charts, "</div>"]
 

@@ -75,7 +75,7 @@ class DDIM:
         prediction = denoise(x, now, nxt)
         x_nxt = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
         if not self.deterministic:
-            x_nxt = x_nxt + left_align(s, x) * noise.path(now, nxt)
+            x_nxt = x_nxt + left_align(s, x) * noise.path(now, nxt).to(x)
         return Step(now, nxt, x_nxt, prediction), state
 
     def revise(self, state: None) -> None:

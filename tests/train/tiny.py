@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
 from nirvana.train.plan import TrainPlan
 from nirvana.train.run import RunFolder
 from nirvana.train.task import Loss, Phase, Position
-from torch import Tensor, nn
 
 Batch = tuple[Tensor, Tensor]
 

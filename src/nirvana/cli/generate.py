@@ -1,0 +1,136 @@
+"""`nirvana generate`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from nirvana.cli.console import Console, duration
+from nirvana.errors import Refused
+from nirvana.files import explained
+from nirvana.generate.request import SampleRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+    from nirvana.generate.images import Images
+    from nirvana.generate.model import Model
+
+ANIMATION = "animation.webp"
+
+
+def generate(
+    console: Console,
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]", help_behavior_hint="")] = None,
+    *,
+    label: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="")] = (),
+    n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1,
+    steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
+    solver: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
+    seed: Annotated[int, arg(metavar="S")] = 0,
+    out: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None,
+    batch: Annotated[int | None, arg(metavar="B", help_behavior_hint="")] = None,
+    grid: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    weights: Annotated[str, arg(metavar="ema|raw")] = "ema",
+    animate: bool = False,
+    device: Annotated[str, arg(metavar="NAME")] = "auto",
+) -> None:
+    """Make new pictures with a trained model: DIR/000.png, 001.png, ... and grid.png.
+
+    Picture i has seed S+i and is the same alone and in any batch. Every file says how it was made.
+
+    examples:
+      nirvana generate runs/flowers -n 16 --seed 7
+      nirvana generate runs/flowers --label tulip --label rose -n 8 --guidance 3
+      nirvana generate runs/flowers --steps 50 --animate --out pictures
+
+    Args:
+        model: a run folder, or the name of one in runs/
+        prompt: what the pictures are of; a label model takes the name of a class
+        label: class of the pictures; repeat it for several that take turns (all of them)
+        n: how many pictures
+        steps: denoising steps (what the run recommends)
+        solver: how a step is made (what the run recommends)
+        guidance: 0 ignores the label, 1 follows it, more exaggerates it (what the run recommends)
+        seed: seed of the first picture
+        out: folder for the pictures (generated/RUN-SEED)
+        batch: pictures computed at once (by their size)
+        grid: where the noise levels lie (what the run recommends)
+        weights: averaged or last weights
+        animate: also write animation.webp, from noise to pictures
+        device: cpu, cuda, mps or auto
+    """
+    # What needs no model is refused before torch is imported.
+    SampleRequest(
+        n=n,
+        steps=1 if steps is None else steps,
+        guidance=1.0 if guidance is None else guidance,
+        seed=seed,
+        batch=1 if batch is None else batch,
+        weights=weights,
+    )
+    if prompt is not None and label:
+        raise Refused(f"both the prompt '{prompt}' and a label were given; give one of them")
+    from nirvana.generate.images import check_folder
+    from nirvana.generate.model import load
+    from nirvana.modality import save_animation
+
+    found = load(model, device=device)
+    request = found.request(
+        prompt,
+        label=label or None,
+        n=n,
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+        seed=seed,
+        batch=batch,
+        grid=grid,
+        weights=weights,
+    )
+    folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
+    if prompt is not None:
+        console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
+    started = time.perf_counter()
+    images, frames = run(console, found, request, animate)
+    seconds = time.perf_counter() - started
+    paths = images.save(folder)
+    if frames:
+        with explained(folder, "make room, or choose another --out"):
+            save_animation(frames, folder / ANIMATION)
+        paths.append(folder / ANIMATION)
+    guided = f", guidance {request.guidance:g}" if request.labels else ""
+    console.result(
+        f"{n} picture{'s' if n > 1 else ''} in {folder}"
+        f" ({request.steps} steps of {request.solver}{guided}, {duration(seconds)})",
+        {
+            "out": str(folder),
+            "files": [str(path) for path in paths],
+            "seconds": round(seconds, 3),
+            "request": request.to_json(),
+        },
+    )
+
+
+def run(console: Console, model: Model, request: SampleRequest, animate: bool) -> tuple[Images, list[Picture]]:
+    """The pictures, with a progress bar, and the frames of the animation where it is asked for."""
+    from nirvana.generate.animate import Recorder
+    from nirvana.generate.model import Preview
+
+    recorder = Recorder(request) if animate else None
+    batches = len(request.batches())
+    with console.progress("generating", batches * request.steps, "steps") as bar:
+
+        def watched(preview: Preview) -> Preview:
+            bar.update(preview.batch.start // request.batch * request.steps + preview.step)
+            if recorder is not None:
+                recorder.add(preview)
+            return preview
+
+        images = model.gather(request, map(watched, model.stream(request)))
+    return images, [] if recorder is None else recorder.frames()

@@ -1,0 +1,47 @@
+"""`nirvana info`."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from tyro.conf import Positional, arg
+
+from nirvana.cli.console import Console
+from nirvana.files import Json
+
+
+def info(console: Console, model: Annotated[Positional[str], arg(metavar="MODEL")]) -> None:
+    """Say what is known about a trained model.
+
+    examples:
+      nirvana info runs/flowers
+      nirvana info runs/flowers --json
+
+    Args:
+        model: a run folder, or the name of one in runs/
+    """
+    from nirvana.generate.model import load
+
+    found = load(model, device="cpu")
+    known = found.info()
+    console.result(_lines(known), known)
+
+
+def _lines(known: dict[str, Json]) -> str:
+    shape = " x ".join(map(str, cast("list[int]", known["shape"])))
+    labels = ", ".join(cast("list[str]", known["labels"])) or "none (unconditional)"
+    best = ", ".join(f"{name} {value}" for name, value in cast("dict[str, Json]", known["recommended"]).items())
+    state = "finished" if known["finished"] else f"stopped before {known['planned_images']}"
+    rows = {
+        "model": known["path"],
+        "makes": f"{shape} (channels, height, width)",
+        "labels": labels,
+        "parameters": f"{known['parameters']:,}",
+        "trained": f"{known['trained_images']} images seen, {state}",
+        "data": f"{known['source']}, {known['pictures']} pictures, {known['rejected']} files rejected",
+        "recommended": best,
+        "solvers": ", ".join(cast("list[str]", known["solvers"])),
+        "made": f"{known['created']} by {known['command']}",
+        "weights": f"sha256 {known['weights_sha256']}",
+    }
+    return "\n".join(f"{name:<12}{value}" for name, value in rows.items())

@@ -1,0 +1,69 @@
+"""`nirvana sheet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from nirvana.cli.console import Console
+from nirvana.errors import Refused
+from nirvana.generate.request import SampleRequest
+
+
+def sheet(
+    console: Console,
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    *,
+    x: Annotated[str, arg(metavar="FIELD=A,B,...")],
+    y: Annotated[str | None, arg(metavar="FIELD=A,B,...", help_behavior_hint="")] = None,
+    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1,
+    steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
+    solver: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
+    seed: Annotated[int, arg(metavar="S")] = 0,
+    out: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
+    device: Annotated[str, arg(metavar="NAME")] = "auto",
+) -> None:
+    """Compare settings on one labelled page: columns vary one field, rows another.
+
+    Fields: steps, guidance, seed, label, solver, grid, weights.
+
+    examples:
+      nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
+      nirvana sheet runs/flowers --x seed=0,1,2,3 --y label=rose,tulip --out sheet.png
+
+    Args:
+        model: a run folder, or the name of one in runs/
+        x: what the columns vary
+        y: what the rows vary
+        label: class of the pictures (all in turn)
+        n: pictures in each place
+        steps: denoising steps where no axis varies them
+        solver: how a step is made where no axis varies it
+        guidance: guidance where no axis varies it
+        seed: seed of the first picture in each place
+        out: the PNG file (generated/RUN-sheet.png)
+        device: cpu, cuda, mps or auto
+    """
+    SampleRequest(n=n, steps=1 if steps is None else steps, guidance=1.0 if guidance is None else guidance, seed=seed)
+    from nirvana.generate import sheet as sheets
+    from nirvana.generate.images import check_folder
+    from nirvana.generate.model import load
+
+    across, down = sheets.axis(x), None if y is None else sheets.axis(y)
+    found = load(model, device=device)
+    target = Path(f"generated/{found.run.path.resolve().name}-sheet.png" if out is None else out).expanduser()
+    if target.suffix.lower() != ".png" or target.is_dir():
+        raise Refused(f"{target}: a sheet is a PNG file; name one with --out, such as sheet.png")
+    check_folder(target.parent)
+    base = found.request(label=label, n=n, steps=steps, solver=solver, guidance=guidance, seed=seed)
+    cells = sheets.requests(found, base, across, down)
+    total = sum(request.steps * len(request.batches()) for row in cells for request in row)
+    with console.progress("drawing", total, "steps") as bar:
+        made = sheets.sheet(found, base, across, down, lambda done, _: bar.update(done))
+    path = made.save(target)
+    rows, columns = made.array.shape[:2]
+    console.result(f"{rows} x {columns} settings in {path}", {"out": str(path), "rows": rows, "columns": columns})

@@ -1,0 +1,174 @@
+"""`nirvana train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+from tyro.conf import Positional, arg
+
+from nirvana.cli.console import Bar, Console, duration
+from nirvana.errors import Refused
+from nirvana.files import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from nirvana.train.events import Event, StepDone
+
+MOST_SIZE = 4096
+JSON_STEPS = 10
+"""With --json every so many-th step gives a line."""
+
+
+def train(
+    console: Console,
+    source: Annotated[Positional[str], arg(metavar="SOURCE")],
+    *,
+    out: Annotated[str | None, arg(metavar="RUN", help_behavior_hint="")] = None,
+    size: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
+    images: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
+    minutes: Annotated[float | None, arg(metavar="M", help_behavior_hint="")] = None,
+    recipe: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    from_run: Annotated[str | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None,
+    seed: Annotated[int, arg(metavar="S")] = 0,
+    fresh: bool = False,
+    allow_bad: bool = False,
+) -> None:
+    """Train a model on pictures; the same command on an unfinished run goes on with it.
+
+    Sub-folders of SOURCE are labels. Nothing is lost: Ctrl-C saves, and so does a kill up to the last checkpoint.
+
+    examples:
+      nirvana train flowers/ --minutes 10
+      nirvana train fashion-mnist --images 200000 --out runs/fashion --seed 1
+      nirvana train roses/ --from runs/flowers --images 50000
+
+    Args:
+        source: a folder of pictures, or digits or fashion-mnist
+        out: the run folder (runs/ and the name of SOURCE)
+        size: side of the training pictures in pixels (by the pictures)
+        images: how many pictures to see, repetitions included
+        minutes: how long to train, about
+        recipe: how the model is made and trained (by size and time)
+        from_run: start from the weights of that run, also with other labels
+        seed: of all randomness
+        fresh: replace the run that is there
+        allow_bad: train although many files cannot be read
+    """
+    check(size=size, images=images, minutes=minutes, seed=seed)
+    run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
+    from nirvana.recipes.image import train_images
+
+    events = train_images(
+        source,
+        run,
+        size=size,
+        images=images,
+        minutes=minutes,
+        recipe=recipe,
+        from_run=from_run,
+        seed=seed,
+        fresh=fresh,
+        allow_bad=allow_bad,
+    )
+    try:
+        # Closing it saves a checkpoint, should Ctrl-C arrive while this function, not the training, is running.
+        with closing(cast("Generator[Event]", events)):
+            report(console, events, run)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted and saved in {run}; go on with: {again()}") from None
+
+
+def check(*, size: int | None, images: int | None, minutes: float | None, seed: int) -> None:
+    """Refused where a number is out of range, before anything is imported, read or written."""
+    if size is not None and not 1 <= size <= MOST_SIZE:
+        raise Refused(f"size must be 1 to {MOST_SIZE} pixels, got {size}; leave it out to let the pictures decide")
+    if images is not None and images < 1:
+        raise Refused(f"images must be at least 1, got {images}; it counts pictures seen, repetitions included")
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise Refused(f"minutes must be a positive number, got {minutes}")
+    if images is not None and minutes is not None:
+        raise Refused("both --images and --minutes were given; give one of them")
+    if not 0 <= seed < 2**63:
+        raise Refused(f"seed must be in 0..2^63-1, got {seed}")
+
+
+def source_name(source: str) -> str:
+    """The name of a run on `source`: the folder's own, or the built-in's."""
+    name = re.sub(r"[^\w.-]+", "-", Path(source).expanduser().resolve().name).strip("-.")
+    return name or "run"
+
+
+def again() -> str:
+    """The command as it was typed, for resuming; --fresh would lose what was saved."""
+    return shlex.join(["nirvana", *(arg for arg in sys.argv[1:] if arg != "--fresh")])
+
+
+def report(console: Console, events: Iterator[Event], run: Path) -> None:
+    """Follow a training: a bar with the time left and notes, or with --json a line an event."""
+    from nirvana.train.events import Finished
+
+    first = next(events)
+    with console.progress("training", getattr(first, "total", first.images), "images") as bar:
+        for event in itertools.chain([first], events):
+            follow(console, bar, event)
+            if isinstance(event, Finished) and not console.json:
+                already = "was finished already" if event.already else f"finished in {duration(event.seconds)}"
+                print(f"{run} {already} after {event.images} images; see {run / 'index.html'}", flush=True)
+                console.note(f"next: nirvana generate {shlex.quote(str(run))} -n 16")
+
+
+def follow(console: Console, bar: Bar, event: Event) -> None:
+    """Say what an event means."""
+    from nirvana.train.events import Finished, RolledBack, SampleWritten, Saved, Started, StepDone
+
+    if console.json:
+        if not isinstance(event, StepDone) or event.step % JSON_STEPS == 0:
+            console.emit(event_json(event))
+    elif isinstance(event, Started):
+        bar.update(event.images)
+        begun = f"going on after {event.images} of" if event.images else "training on"
+        console.note(f"{begun} {event.total} images ({event.device}, {event.precision})")
+    elif isinstance(event, StepDone):
+        bar.update(event.images, beside(event))
+    elif isinstance(event, Saved):
+        console.note(f"saved {event.path} after {event.images} images")
+    elif isinstance(event, SampleWritten):
+        console.note(f"drew {event.path}")
+    elif isinstance(event, RolledBack):
+        files = ", ".join((event.suspects or event.files)[:5])
+        console.note(
+            f"the loss was no number after {event.images} images: back to {event.to}, at {event.factor:g} of the rate"
+            f" ({event.count} of 3); the files of that batch: {files}"
+        )
+    elif not isinstance(event, Finished):
+        console.note(f"kept the averaged weights in {event.path}")
+
+
+def beside(event: StepDone) -> str:
+    """What stands beside the bar: loss and speed."""
+    losses = [value for value in (event.loss or {}).values() if value is not None]
+    loss = f"loss {losses[0]:.4f}  " if losses else ""
+    return f"{loss}{event.images_per_second:.0f} images/s"
+
+
+def event_json(event: Event) -> dict[str, Json]:
+    """An event as JSON, its kind under "event"."""
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+    values = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(event).items()}
+    return {"event": kind, **{name: _finite(value) for name, value in values.items()}}
+
+
+def _finite(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,186 @@
+"""What a run is made of, by name: a recipe is a function from facts about the data to a frozen dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from nirvana.diffusion import (
+    Chain,
+    DiscreteUniform,
+    EDMLogNormal,
+    EDMWeight,
+    LogitNormal,
+    Objective,
+    SameSpace,
+    Simple,
+)
+from nirvana.files import Json
+from nirvana.generate.spec import ModelParts, Recommended, network_spec
+from nirvana.nn import UNetConfig
+
+VECTOR = 128
+"""Width of the vector a class label becomes."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe looks at: the pictures' size and channels, and the names of the classes (none: unconditional)."""
+
+    size: int
+    channels: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train a model of pictures.
+
+    model: the description that goes into run.json and that `build` makes a model of. objective: the loss of that model.
+    lr: peak rate; warmup and decay: fractions of the run; flip: show half of the pictures mirrored.
+    """
+
+    model: Mapping[str, Json]
+    objective: Callable[[ModelParts], Objective]
+    batch: int = 64
+    lr: float = 2e-3
+    warmup: float = 0.05
+    decay: float = 0.6
+    weight_decay: float = 0.01
+    flip: bool = False
+
+
+def stem_of(size: int) -> int:
+    """The side of the cells that leaves a grid of about 16 x 16: 1 up to 20 px, 2 up to 40, 4 up to 80, 8 beyond."""
+    return next((stem for stem in (1, 2, 4) if size <= 20 * stem), 8)
+
+
+def network(facts: Facts, outputs: int = 1, width: int = 48, stem: int | None = None) -> UNetConfig:
+    """The U-Net for pictures of `facts`; `outputs` times as many channels come out as go in."""
+    return UNetConfig(
+        channels=facts.channels,
+        out_channels=facts.channels * outputs,
+        width=width,
+        stem=stem_of(facts.size) if stem is None else stem,
+        group_width=16,
+        vector_dim=VECTOR if facts.names else 0,
+    )
+
+
+def describe(
+    facts: Facts,
+    net: UNetConfig,
+    *,
+    parameterization: str,
+    native: str,
+    c_noise: str,
+    schedule: Mapping[str, Json],
+    trained_lam: tuple[float, float],
+    recommended: Recommended,
+    c_in: str = "none",
+    sigma_data: float = 0.5,
+    learned_variance: bool = False,
+) -> dict[str, Json]:
+    """The model's description: what `nirvana.generate.spec.build` reads."""
+    conditioner: dict[str, Json] = {"kind": "none"}
+    if facts.names:
+        conditioner = {"kind": "labels", "names": list(facts.names), "dim": VECTOR, "drop": 0.1}
+    return {
+        "network": cast("Json", network_spec(net)),
+        "parameterization": parameterization,
+        "native": native,
+        "c_in": c_in,
+        "c_noise": c_noise,
+        "schedule": schedule,
+        "conditioner": conditioner,
+        "codec": {"kind": "identity"},
+        "shape": [facts.channels, facts.size, facts.size],
+        "sigma_data": sigma_data,
+        "learned_variance": learned_variance,
+        "trained_lam": list(trained_lam),
+        "recommended": {
+            "steps": recommended.steps,
+            "solver": recommended.solver,
+            "grid": recommended.grid,
+            "guidance": recommended.guidance if facts.names else 1.0,
+        },
+    }
+
+
+def flow(facts: Facts) -> Recipe:
+    """Rectified flow, times logit-normal (Esser et al. 2024): the default, quickest to good pictures."""
+    model = describe(
+        facts,
+        network(facts),
+        parameterization="flow",
+        native="sum",
+        c_noise="flow_time",
+        schedule={"kind": "rectified-flow"},
+        trained_lam=(-7.0, 7.0),
+        recommended=Recommended(steps=25, guidance=2.0),
+    )
+    return Recipe(model, lambda parts: Objective(LogitNormal(parts.schedule), SameSpace()))
+
+
+def edm(facts: Facts) -> Recipe:
+    """EDM's preconditioning, log-normal levels and weight (Karras et al. 2022, table 1)."""
+    model = describe(
+        facts,
+        network(facts),
+        parameterization="edm",
+        native="ratio",
+        c_in="edm",
+        c_noise="edm",
+        schedule={"kind": "cosine"},
+        trained_lam=(-4.4, 6.2),
+        recommended=Recommended(steps=25, grid="karras", guidance=2.0),
+    )
+    return Recipe(model, lambda _parts: Objective(EDMLogNormal(), EDMWeight(0.5)))
+
+
+def _discrete(facts: Facts, betas: str, learned: bool, recommended: Recommended) -> dict[str, Json]:
+    return describe(
+        facts,
+        network(facts, outputs=2 if learned else 1),
+        parameterization="eps",
+        native="unit",
+        c_noise="table",
+        schedule={"kind": "chain", "betas": betas, "T": 1000},
+        trained_lam=(-5.1, 4.6),
+        learned_variance=learned,
+        recommended=recommended,
+    )
+
+
+def _chain(parts: ModelParts) -> Chain:
+    if parts.chain is None:
+        raise ValueError("this recipe's model must be described with a chain")
+    return parts.chain
+
+
+def ddpm(facts: Facts) -> Recipe:
+    """The original: eps of the linear chain with T = 1000, plain MSE (Ho et al. 2020)."""
+    model = _discrete(facts, "linear", learned=False, recommended=Recommended(steps=50, guidance=2.0))
+    return Recipe(model, lambda parts: Objective(DiscreteUniform(_chain(parts)), Simple()))
+
+
+def improved_ddpm(facts: Facts) -> Recipe:
+    """The cosine chain with a learned variance, hybrid loss (Nichol & Dhariwal 2021, eq. 16)."""
+    recommended = Recommended(steps=100, solver="ddpm-learned", guidance=2.0)
+    model = _discrete(facts, "cosine", learned=True, recommended=recommended)
+
+    def objective(parts: ModelParts) -> Objective:
+        chain = _chain(parts)
+        return Objective(DiscreteUniform(chain), Simple(), chain, vb_weight=0.001)
+
+    return Recipe(model, objective)
+
+
+RECIPES: Mapping[str, Callable[[Facts], Recipe]] = {
+    "flow": flow,
+    "edm": edm,
+    "ddpm": ddpm,
+    "improved-ddpm": improved_ddpm,
+}
+"""`nirvana train --recipe NAME`; the first one is the default."""

@@ -1,0 +1,106 @@
+"""Diffusion as a task of the training loop, and pictures as its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from nirvana.data import Dataset, flips, mirrored, order
+from nirvana.diffusion import Objective, sample_rng, stratified
+from nirvana.generate.spec import ModelParts
+from nirvana.train.task import Loss, Phase, Position
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A batch: pictures as bytes, (b, c, h, w), and their integer labels (zeros where there are none)."""
+
+    x0: UInt8[Tensor, "b c h w"]
+    labels: Int64[Tensor, " b"]
+
+
+class PictureBatches:
+    """The pictures of a data set by global sample index: order and flips are functions of (seed, index)."""
+
+    def __init__(self, data: Dataset, seed: int, *, flip: bool) -> None:
+        self.data, self.seed, self.flip = data, seed, flip
+
+    def batch(self, indices: range) -> Pictures:
+        """The pictures that the global sample indices show."""
+        chosen = order(self.seed, len(self.data), indices)
+        images = self.data.images[chosen]
+        if self.flip:
+            images = mirrored(images, flips(self.seed, indices))
+        labels = torch.zeros(len(chosen), dtype=torch.int64)
+        if self.data.labels is not None:
+            labels = torch.from_numpy(self.data.labels[chosen])
+        return Pictures(torch.from_numpy(images).permute(0, 3, 1, 2), labels)
+
+    def files(self, indices: range) -> list[str]:
+        """Their files, in order."""
+        return self.data.files(order(self.seed, len(self.data), indices).tolist())
+
+
+class DiffusionTask:
+    """Train the denoiser and conditioner of `parts` on `objective`.
+
+    Level, label dropout and noise of a picture are functions of (seed, global sample index) alone; the levels of a
+    batch are stratified over `strata` indices.
+    """
+
+    def __init__(self, parts: ModelParts, objective: Objective, *, strata: int, weight_decay: float = 0.0) -> None:
+        self.parts, self.objective, self.strata = parts, objective, strata
+        self.modules = parts.modules()
+        parameters = dict(self.modules.named_parameters())
+        self._phases = (Phase("diffusion", parameters, weight_decay=weight_decay),)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.modules.parameters()).device
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """One: all parameters together."""
+        return self._phases
+
+    def loss(self, phase: Phase, batch: Pictures, position: Position) -> Loss:
+        """The objective at the levels, with the noise and the label dropout, of these sample indices."""
+        del phase
+        parts, device = self.parts, self.device
+        x0 = parts.codec.encode(batch.x0.to(device, non_blocking=True))
+        u, coin, eps = self._draw(position, x0.shape[1:])
+        level = self.objective.sampler(stratified(u, torch.tensor(position.indices), self.strata))
+        drop = (coin < parts.conditioner.drop).to(device)
+        cond = parts.conditioner(batch.labels.to(device, non_blocking=True), drop)
+        measured = self.objective.loss(parts.denoiser, x0, eps.to(device, non_blocking=True), level, cond)
+        terms = {name: value.mean() for name, value in measured.terms.items()}
+        return Loss(measured.total, measured.per_sample, terms if len(terms) > 1 else {}, measured.lam)
+
+    @staticmethod
+    def _draw(
+        position: Position, shape: torch.Size
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, "b c h w"]]:
+        """u for the level, a coin for the label, and eps: drawn on the CPU, so that every device trains alike."""
+        uniforms, noises = torch.empty(len(position.indices), 2), torch.empty(len(position.indices), *shape)
+        for row, index in enumerate(position.indices):
+            rng = sample_rng(position.seed, index, "train")
+            uniforms[row].uniform_(generator=rng)
+            noises[row].normal_(generator=rng)
+        return uniforms[:, 0], uniforms[:, 1], noises
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights under the names that `ModelParts.load` takes."""
+        return dict(self.modules.state_dict())
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take the weights over in place."""
+        return self.modules.load_state_dict(state_dict)
+
+    def ema_parameters(self) -> dict[str, Tensor]:
+        """All parameters: a model is sampled with their averages."""
+        return {name: parameter.detach() for name, parameter in self.modules.named_parameters()}

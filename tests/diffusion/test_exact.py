@@ -1,0 +1,118 @@
+"""The oracles themselves: against scores by differentiation, integrals and the limits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nirvana.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from nirvana.diffusion.level import Level
+
+F64 = torch.float64
+
+
+def gaussian() -> GaussianDenoiser:
+    generator = torch.Generator().manual_seed(5)
+    root = torch.randn(6, 4, generator=generator, dtype=F64)  # rank 4 of 6: two directions have no variance
+    return GaussianDenoiser(torch.randn(2, 3, generator=generator, dtype=F64), root @ root.T)
+
+
+def mixture() -> MixtureDenoiser:
+    generator = torch.Generator().manual_seed(6)
+    means = torch.randn(3, 2, 3, generator=generator, dtype=F64)
+    return MixtureDenoiser(torch.tensor([1.0, 2.0, 0.5]), means, torch.tensor([0.3, 0.05, 0.0]))
+
+
+def points() -> DatasetDenoiser:
+    return DatasetDenoiser(torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(7), dtype=F64))
+
+
+ORACLES = {"gaussian": gaussian, "mixture": mixture, "dataset": points}
+
+
+def state() -> Tensor:
+    return torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(8), dtype=F64)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("level", [Level.of(0.6, 0.8), Level.of(1.0, 2.5), Level.of(0.3, 0.1)], ids=str)
+def test_tweedie(name: str, level: Level):
+    """alpha E[x0 | x] = x + sigma^2 grad log p(x): the denoiser against the derivative of its own density."""
+    oracle, x = ORACLES[name](), state().requires_grad_()
+    (score,) = torch.autograd.grad(oracle.log_prob(x, level).sum(), x)
+    x0 = oracle(x.detach(), level, {}).x0
+    assert torch.allclose(level.alpha * x0, x + level.sigma**2 * score, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_density_integrates_to_one(name: str):
+    line = torch.linspace(-12, 12, 4001, dtype=F64).reshape(-1, 1)
+    oracle = (
+        GaussianDenoiser(torch.tensor([0.4]), torch.tensor([[0.7]]))
+        if name == "gaussian"
+        else MixtureDenoiser(torch.tensor([3.0, 1.0]), torch.tensor([[0.4], [-2.0]]), torch.tensor([0.5, 0.1]))
+    )
+    density = oracle.log_prob(line, Level.of(0.8, 0.6)).exp()
+    assert float(density.sum() * 24 / 4000) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_limits(name: str):
+    oracle, x = ORACLES[name](), state()
+    mean = {
+        "gaussian": lambda: gaussian().mean,
+        "mixture": lambda: (torch.tensor([1, 2, 0.5], dtype=F64).reshape(3, 1, 1) * mixture().means).sum(0) / 3.5,
+        "dataset": lambda: points().means.mean(0),
+    }[name]()
+    pure = oracle(x, Level.of(0.0, 1.0), {}).x0
+    assert torch.allclose(pure, mean.expand_as(x), rtol=0, atol=1e-7)
+    on_support = oracle(x, Level.of(0.5, 1e-3), {}).x0  # a point of the distribution
+    clean = oracle(0.5 * on_support, Level.of(0.5, 0.0), {}).x0
+    assert torch.allclose(clean, on_support, rtol=0, atol=1e-4)
+    mixed = oracle(x, Level.from_lam(torch.tensor([math.inf, 0.0, -math.inf, 1.0], dtype=F64)), {}).x0
+    assert bool(mixed.isfinite().all())
+    assert torch.allclose(mixed[2], mean, rtol=0, atol=1e-7)
+    assert torch.allclose(mixed[1:2], oracle(x[1:2], Level.from_lam(0.0), {}).x0, rtol=0, atol=1e-14)
+
+
+def test_a_mixture_of_one_is_the_gaussian():
+    mean = state()[0]
+    one = MixtureDenoiser(torch.tensor([2.0]), mean[None], torch.tensor([0.36], dtype=F64))
+    same = GaussianDenoiser(mean, 0.36 * torch.eye(6, dtype=F64))
+    level = Level.from_lam(torch.tensor([-1.0, 0.0, 0.4, 2.0], dtype=F64)).scaled(3.0)
+    assert torch.allclose(one(state(), level, {}).x0, same(state(), level, {}).x0, rtol=0, atol=1e-13)
+    assert torch.allclose(one.log_prob(state(), level), same.log_prob(state(), level), rtol=0, atol=1e-12)
+
+
+def test_transport_solves_the_probability_flow():
+    """d/d lam of x/sigma along the flow is (alpha/sigma) E[x0 | x] (Lu et al. 2022): checked by central differences."""
+    oracle, x, lam, h = gaussian(), state(), 0.3, 1e-4
+    for norm in (1.0, 4.0):
+        now = Level.from_lam(lam).scaled(norm)
+        above, below = (Level.from_lam(lam + d).scaled(norm * 2.0) for d in (h, -h))
+        slope = (oracle.transport(x, now, above) / above.sigma - oracle.transport(x, now, below) / below.sigma) / (
+            2 * h
+        )
+        expected = now.alpha / now.sigma * oracle(x, now, {}).x0
+        assert torch.allclose(slope, expected, rtol=0, atol=1e-6)
+
+
+def test_transport_composes_and_inverts():
+    oracle, x = gaussian(), state()
+    a, b, c = Level.of(0.0, 1.0), Level.of(0.5, 0.5), Level.of(1.0, 0.1)
+    assert torch.allclose(oracle.transport(oracle.transport(x, a, b), b, c), oracle.transport(x, a, c), atol=1e-12)
+    assert torch.allclose(oracle.transport(oracle.transport(x, a, b), b, a), x, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_state_keeps_its_dtype(name: str):
+    assert ORACLES[name]()(state().float(), Level.of(0.5, 0.5), {}).x0.dtype == torch.float32
+
+
+def test_levels_per_channel_are_refused():
+    for make in ORACLES.values():
+        with pytest.raises(ValueError, match="one level per item"):
+            make()(state(), Level.from_lam(torch.zeros(4, 2, dtype=F64)), {})

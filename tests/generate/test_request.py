@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nirvana.errors import Refused
+from nirvana.generate import SampleRequest
+
+names = st.text("aZ7 é-,\"\u20ac", min_size=1, max_size=8)
+# Plain values: the type checker of the tests draws random numbers, which a strategy must not.
+fields = st.fixed_dictionaries(
+    {
+        "n": st.integers(1, 10**6),
+        "labels": st.lists(names, max_size=4).map(tuple),
+        "steps": st.integers(1, 10**5),
+        "solver": names,
+        "grid": names,
+        "guidance": st.floats(0, 1e6),
+        "seed": st.integers(0, 2**63 - 10**6),
+        "batch": st.integers(1, 10**6),
+        "weights": st.sampled_from(["ema", "raw"]),
+    }
+)
+
+
+@given(fields)
+def test_json_round_trip(fields: dict[str, Any]) -> None:
+    made = SampleRequest(**fields)
+    assert SampleRequest.from_json(json.loads(json.dumps(made.to_json(), allow_nan=False))) == made
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_batches_are_consecutive_and_cover_every_picture_once(n: int, batch: int) -> None:
+    request = SampleRequest(n=n, batch=batch)
+    batches = request.batches()
+    assert [i for part in batches for i in part] == list(range(n))
+    assert all(part.start == k * batch and len(part) <= batch for k, part in enumerate(batches))
+
+
+def test_labels_take_turns() -> None:
+    request = SampleRequest(n=5, labels=("a", "b"))
+    assert [request.label(i) for i in range(5)] == ["a", "b", "a", "b", "a"]
+    assert SampleRequest(n=2).label(1) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 10**6}, "steps must be at most"),
+        ({"n": 0}, "n must be at least 1"),
+        ({"n": -3}, "n must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"guidance": -0.1}, "guidance must be a finite number of at least 0"),
+        ({"guidance": math.nan}, "guidance must be a finite number"),
+        ({"guidance": math.inf}, "guidance must be a finite number"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**63}, r"seed must be at most 2\^63-1"),
+        ({"seed": 2**63 - 1, "n": 2}, "for every picture"),
+        ({"solver": ""}, "solver must be a non-empty name"),
+        ({"labels": ("",)}, "label must be a non-empty name"),
+        ({"weights": "emma"}, "did you mean 'ema'"),
+        ({"version": 2}, "newer than this nirvana"),
+        ({"version": 0}, "no readable version"),
+    ],
+)
+def test_bad_values_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        dataclasses.replace(SampleRequest(), **changes)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_ends_of_the_ranges_are_fine() -> None:
+    for guidance in (0.0, 0.5, 1.0):
+        assert SampleRequest(guidance=guidance).guidance == guidance
+    assert SampleRequest(seed=2**63 - 1).seed == 2**63 - 1
+    assert SampleRequest(seed=2**63 - 2, n=2).n == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"setps": 3}, "unknown field 'setps'; did you mean 'steps'"),
+        ({"steps": None}, "lacks its field 'steps'"),
+        ({"version": None}, "no readable version"),
+        ({"version": 7}, "newer"),
+        ({"steps": "4"}, "whole number"),
+        ({"steps": 4.0}, "whole number"),
+        ({"n": True}, "whole number"),
+        ({"guidance": "1"}, "must be a number"),
+        ({"labels": "cat"}, "list of class names"),
+        ({"labels": [1]}, "non-empty name"),
+        ({"solver": 3}, "non-empty name"),
+    ],
+)
+def test_from_json_is_strict(edit: dict[str, object], message: str) -> None:
+    value = {**SampleRequest().to_json(), **edit}
+    with pytest.raises(Refused, match=message):
+        SampleRequest.from_json({name: v for name, v in value.items() if v is not None})
+    with pytest.raises(Refused, match="JSON object"):
+        SampleRequest.from_json([1])
