@@ -93,7 +93,7 @@ def test_damaged_full_set_is_refused_by_name(tmp_path: Path, monkeypatch: pytest
     elif damage == "no gzip":
         path.write_bytes(b"<html>")
     elif damage == "wrong magic":
-        write_idx(path, images[0])
+        path.write_bytes(gzip.compress(struct.pack(">4I", 0x0903, *images.shape) + images.tobytes()))  # signed bytes
     elif damage == "short":
         write_idx(path, images[:29])
     else:

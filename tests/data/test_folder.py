@@ -71,17 +71,18 @@ def test_content_decides_not_the_name(root: Path) -> None:
     ]
 
 
-def test_channels_are_grey_only_when_every_picture_is(root: Path) -> None:
+@pytest.mark.parametrize("colour", [(10, 9, 9), (9, 10, 9), (9, 9, 10)])
+def test_channels_are_grey_only_when_every_picture_is(root: Path, colour: tuple[int, int, int]) -> None:
     save(root / "a.png", 7)
     save(root / "b.png", (9, 9, 9))  # grey, stored as colour
     grey = opened(root)
     assert grey.images.shape == (2, 8, 8, 1)
     assert grey.manifest.channels == 1
     assert grey.images[:, 0, 0, 0].tolist() == [7, 9]
-    save(root / "c.png", (9, 9, 10))
-    colour = opened(root)
-    assert colour.images.shape == (3, 8, 8, 3)
-    assert colour.images[:, 3, 3].tolist() == [[7] * 3, [9] * 3, [9, 9, 10]]
+    save(root / "c.png", colour)
+    mixed = opened(root)
+    assert mixed.images.shape == (3, 8, 8, 3)
+    assert mixed.images[:, 3, 3].tolist() == [[7] * 3, [9] * 3, list(colour)]
 
 
 @pytest.mark.parametrize(
@@ -240,4 +241,5 @@ def test_built_in_names_win_and_a_path_says_otherwise(tmp_path: Path, monkeypatc
     cache = tmp_path / "cache"
     assert open_data("digits", cache_dir=cache).manifest.kind == "embedded"
     assert open_data("./digits", cache_dir=cache).manifest.kind == "folder"
+    assert open_data(str(tmp_path / "digits"), cache_dir=cache).manifest.source == str(tmp_path / "digits")
     assert open_data("x:test", cache_dir=cache).manifest.kind == "folder"

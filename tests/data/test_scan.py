@@ -32,7 +32,10 @@ def test_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: p
         touch(tmp_path / name)
     (tmp_path / "k").symlink_to(tmp_path / "z.png")
     (tmp_path / "j").symlink_to(tmp_path / "b")
-    expected = ["a/1.png", "b/2.png", "b/10.png", "c/d/e/5.png", "z.png"]
+    outside = touch(tmp_path.parent / f"{tmp_path.name} outside.png")
+    for name in ("m10", "m9", "m11"):  # the first in natural order gives the file its name
+        (tmp_path / name).symlink_to(outside)
+    expected = ["a/1.png", "b/2.png", "b/10.png", "c/d/e/5.png", "m9", "z.png"]
     assert names(tmp_path) == expected
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: sorted(real(path), key=lambda entry: entry.name, reverse=True))
@@ -88,6 +91,7 @@ def test_run_folders_inside_are_left_out_by_name(tmp_path: Path) -> None:
     found = scan(tmp_path)
     assert [file.name for file in found.files] == ["ok.png"]
     assert found.left_out == ({"path": "runs/demo", "reason": "a run of nirvana"},)
+    assert "samples/000.png" in names(tmp_path / "runs" / "demo")  # asked for by name
 
 
 def test_folders_that_cannot_be_listed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,6 +282,17 @@ def test_the_first_term_is_the_decoder_and_leaves_the_others_alone() -> None:
     assert both[1] == chain.term(x0, torch.tensor([2, 2]), prediction, "learned")[1]
 
 
+def test_the_bounds_gradient_is_finite_however_far_off_a_prediction_is() -> None:
+    chain = Chain(cosine_betas(1000))
+    x0 = torch.tensor([[0.3], [-1.0], [0.3]])
+    predicted, var_frac = torch.tensor([[500.0], [-2e4], [2e4]]), torch.zeros(3, 1)
+    predicted.requires_grad_()
+    var_frac.requires_grad_()
+    chain.term(x0, torch.tensor([1, 1, 1000]), Prediction(predicted, var_frac), "learned").sum().backward()
+    for gradient in (predicted.grad, var_frac.grad):
+        assert gradient is not None and gradient.isfinite().all()
+
+
 # One reverse step between any two levels.
 
 

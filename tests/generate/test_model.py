@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_run import make_run, spec
 
 import nirvana
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.errors import Refused
 from nirvana.generate import SampleRequest
 from nirvana.generate.model import Model, load
+from tiny_run import make_run, spec
 
 
 @pytest.fixture(scope="module")

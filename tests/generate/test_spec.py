@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import spec
 
 from nirvana.condition import LabelConditioner
 from nirvana.diffusion.denoiser import TableCode
@@ -14,6 +13,7 @@ from nirvana.diffusion.prediction import EDM, Velocity
 from nirvana.diffusion.schedule import Cosine, RectifiedFlow, Tabulated
 from nirvana.errors import Refused
 from nirvana.generate.spec import build
+from tiny_run import spec
 
 
 def test_a_description_survives_json_and_becomes_what_it_says() -> None:

@@ -49,13 +49,17 @@ class Faults:
 
     def _wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            if self.armed and not (name == "open" and not args[1] & os.O_CREAT and self.action is starve):
+            if self.armed and not (self.action is starve and needs_no_room(name, args)):
                 self.count += 1
                 if self.count - 1 == self.at and self.action is not None:
                     self.action(name, real, args)
             return real(*args, **options)
 
         return call
+
+
+def needs_no_room(name: str, args: tuple[Any, ...]) -> bool:
+    return (name == "open" and not args[1] & os.O_CREAT) or (name == "mkdir" and os.path.isdir(args[0]))
 
 
 def kill(name: str, real: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -78,6 +82,20 @@ def drive(path: Path, faults: Faults, arm: range, events: Iterator[Any] | None =
             faults.armed = arm.start <= event.images < arm.stop
 
 
+def prepare(path: Path, arm: range) -> None:
+    """Put a training at `path` that was stopped a step before `arm`; the first call makes it, the others copy it."""
+    if arm.start < 0:
+        return
+    stopped = path.with_name(f"stopped{arm.start}")
+    if not stopped.exists():
+        events = go(stopped)
+        for event in events:
+            if isinstance(event, StepDone) and arm.start - event.images <= 8:
+                break
+        events.close()
+    shutil.copytree(stopped, path)
+
+
 def in_child(work: Callable[[], None]) -> int:
     """Run `work` in a fork; the signal that ended it, or 0."""
     child = os.fork()
@@ -98,6 +116,7 @@ def different(path: Path, wanted: dict[str, Any]) -> list[str]:
 
 
 def count_calls(path: Path, names: Iterable[str], arm: range, action: Action | None = None) -> int:
+    prepare(path, arm)
     with Faults(names, action) as faults:
         drive(path, faults, arm)
     shutil.rmtree(path)
@@ -113,6 +132,7 @@ def kills_on_disk(path: Path, wanted: dict[str, Any], arm: range, every: int) ->
             with Faults(DISK, kill, at) as faults:
                 drive(path, faults, arm)
 
+        prepare(path, arm)
         code = in_child(work)
         name = f"disk call {at} of {total} in {arm}"
         found[name] = [f"ended with {code}"] if code != -signal.SIGKILL else different(path, wanted)
@@ -124,6 +144,7 @@ def full_disk(path: Path, wanted: dict[str, Any], arm: range, every: int) -> dic
     total = count_calls(path, STARVED, arm, starve)
     for at in range(0, total, every):
         problems: list[str] = []
+        prepare(path, arm)
         with Faults(STARVED, starve, at) as faults:
             try:
                 drive(path, faults, arm)
@@ -232,13 +253,13 @@ def main(scenario: str, folder: Path) -> None:
         # The step to 48 has it all: metrics, samples, a scheduled checkpoint, an old one to delete, the report.
         "kill": lambda: {
             **kills_on_disk(path, wanted, range(48, 49), 1),
-            **kills_on_disk(path, wanted, range(-1, 1), 5),
-            **kills_on_disk(path, wanted, range(60, 99), 5),
+            **kills_on_disk(path, wanted, range(-1, 1), 6),
+            **kills_on_disk(path, wanted, range(60, 99), 6),
             **in_steps_and_samples(path, wanted),
-            **random_moments(path, wanted, 8),
+            **random_moments(path, wanted, 6),
         },
-        "full": lambda: {**full_disk(path, wanted, range(48, 49), 1), **full_disk(path, wanted, range(-1, 1), 3)},
-        "interrupt": lambda: interrupts(path, wanted, 8),
+        "full": lambda: {**full_disk(path, wanted, range(48, 49), 1), **full_disk(path, wanted, range(-1, 1), 4)},
+        "interrupt": lambda: interrupts(path, wanted, 5),
     }
     print(json.dumps({"wanted": {"finished": wanted["finished"]}, "found": scenarios[scenario]()}))
 

@@ -46,7 +46,7 @@ def test_tensors_round_trip(read: Callable[[Path], dict[str, torch.Tensor]], tmp
 
 
 def test_what_safetensors_cannot_hold() -> None:
-    with pytest.raises(ValueError, match="'z' is torch.complex64"):
+    with pytest.raises(ValueError, match=r"'z' is torch\.complex64"):
         list(tensor_chunks({"z": torch.zeros(1, dtype=torch.complex64)}))
 
 
@@ -70,7 +70,7 @@ def stopped(tmp_path: Path) -> Path:
 
 
 def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-2])
 
 
 def flip(path: Path) -> None:
@@ -89,13 +89,12 @@ def edit(path: Path) -> None:
     path.write_text(path.read_text().replace('"images": 40', '"images": 41'))
 
 
-@pytest.mark.parametrize(
-    "name", ["task.safetensors", "optimizer.safetensors", "ema0.safetensors", "ema1.safetensors", "state.json"]
-)
-@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, newer, edit])
+FILES = ("task.safetensors", "optimizer.safetensors", "ema0.safetensors", "ema1.safetensors")
+DAMAGES = [(name, damage) for name in (*FILES, "state.json") for damage in (truncate, flip, Path.unlink)]
+
+
+@pytest.mark.parametrize(("name", "damage"), [*DAMAGES, ("state.json", newer), ("state.json", edit)])
 def test_damage_is_named_and_nothing_deleted(name: str, damage: Callable[[Path], None], stopped: Path) -> None:
-    if damage in (newer, edit) and name != "state.json":
-        pytest.skip("an edit of JSON")
     path = stopped / "checkpoints" / "000000040" / name
     damage(path)
     before = sorted((stopped / "checkpoints").rglob("*"))

@@ -286,3 +286,11 @@ def test_another_plan_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run")
     with pytest.raises(ValueError, match=r"run\.plan"):
         next(train(Linear(), Numbers(), dataclasses.replace(PLAN, lr=1.0), run))
+
+
+def test_a_return_takes_the_metrics_back(tmp_path: Path) -> None:
+    task = poisoned_once(tmp_path)
+    list(go(tmp_path / "run", task, dataclasses.replace(PLAN, read_every=1)))
+    lines = RunFolder.open(tmp_path / "run").metrics()
+    assert [line["images"] for line in lines] == [8, 16, 24, 32, 40, 48, 56, 60]
+    assert [line["rollbacks"] for line in lines] == [0, 0, 0, 0, 1, 1, 1, 1]

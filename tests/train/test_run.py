@@ -65,8 +65,7 @@ def test_damage_is_refused(damage: Callable[[Path], None], says: str, tmp_path: 
     open_run(tmp_path / "run")
     damage(tmp_path / "run")
     with pytest.raises(Refused, match=says) as refusal:
-        run = RunFolder.open(tmp_path / "run")
-        list(go(run.path))
+        list(go(RunFolder.open(tmp_path / "run").path))
     assert str(tmp_path / "run") in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -99,7 +98,7 @@ def test_only_the_same_command_continues(tmp_path: Path) -> None:
     ):
         with pytest.raises(Refused, match=f"{re.escape(says)}.*--fresh"):
             RunFolder.open_or_create(run.path, changed, PLAN, data, {}, "")
-    with pytest.raises(Refused, match="is a run already.*--fresh"):
+    with pytest.raises(Refused, match=r"is a run already.*--fresh"):
         RunFolder.create(run.path, config, PLAN, MANIFEST, {}, "")
 
 

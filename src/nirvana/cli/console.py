@@ -66,10 +66,10 @@ class Bar:
     progress: Progress | None
     task: TaskID | None
 
-    def update(self, done: int, extra: str = "") -> None:
-        """So much is done; `extra` stands beside it."""
+    def update(self, done: int, extra: str = "", total: int | None = None) -> None:
+        """So much is done (of a new `total`, where it is given); `extra` stands beside it."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=done, extra=extra)
+            self.progress.update(self.task, completed=done, extra=extra, total=total)
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import io
+import itertools
 import re
 import typing
 from collections.abc import Callable, Sequence
@@ -103,19 +104,14 @@ def check_options(command: Command, name: str, args: Sequence[str]) -> None:
 
 
 def _one_line(box: str, name: str) -> str:
-    """The message inside the box that tyro draws around it."""
+    """The message inside the box that tyro draws around it, of characters that the terminal knows."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    missing = re.findall(r"^│ {5}(\S.*?)\s*│$", re.split(r"^│ ─", plain, flags=re.MULTILINE)[0], re.MULTILINE)
-    if "Missing from" in plain and missing:
+    inside = [re.sub(r"^[│|] (.*?)\s*[│|]$", r"\1", line) for line in plain.splitlines() if line[:1] in ("│", "|")]
+    message = list(itertools.takewhile(lambda line: not re.fullmatch(r"[─-]+", line), inside))
+    if message and message[0].startswith("Missing from"):
+        missing = [line.strip() for line in message if re.match(r" {4}\S", line)]
         return f"{', '.join(missing)} is missing; see `nirvana {name} --help`"
-    lines: list[str] = []
-    for line in plain.splitlines():
-        inner = line.strip("│╭╮╰╯ ")
-        if line.startswith("│") and inner and not set(inner) - {"─"}:
-            break
-        if line.startswith("│") and inner:
-            lines.append(inner)
-    message = " ".join(lines).rstrip(".") or "the arguments do not fit"
+    text = " ".join(line.strip() for line in message).rstrip(".") or "the arguments do not fit"
     for pattern, words in _WORDS.items():
-        message = re.sub(pattern, words, message)
-    return f"{message}; see `nirvana {name} --help`"
+        text = re.sub(pattern, words, text)
+    return f"{text}; see `nirvana {name} --help`"

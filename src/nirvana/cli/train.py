@@ -66,26 +66,32 @@ def train(
     """
     check(size=size, images=images, minutes=minutes, seed=seed)
     run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
-    from nirvana.recipes.image import train_images
+    from nirvana.recipes.image import Order, prepare
 
-    events = train_images(
-        source,
-        run,
-        size=size,
-        images=images,
-        minutes=minutes,
-        recipe=recipe,
-        from_run=from_run,
-        seed=seed,
-        fresh=fresh,
-        allow_bad=allow_bad,
-    )
+    chosen = {} if recipe is None else {"recipe": recipe}
+    order = Order(source, size=size, images=images, minutes=minutes, start=from_run, seed=seed, **chosen)
+    with console.progress("reading", 0, "pictures") as bar:
+        training = prepare(
+            order,
+            run,
+            fresh=fresh,
+            allow_bad=allow_bad,
+            command=typed(),
+            progress=lambda done, total: bar.update(done, total=total),
+        )
+    rejected = training.data.manifest.rejected
+    if rejected:
+        example = f"{rejected[0]['path']}: {rejected[0]['reason']}"
+        console.note(f"{len(rejected)} files cannot be read and are left out ({example}; all: {run / 'data.json'})")
+    for notice in training.data.notices:
+        console.note(notice)
     try:
         # Closing it saves a checkpoint, should Ctrl-C arrive while this function, not the training, is running.
-        with closing(cast("Generator[Event]", events)):
+        with closing(cast("Generator[Event]", training.events())) as events:
             report(console, events, run)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted and saved in {run}; go on with: {again()}") from None
+        again = typed(without="--fresh")
+        raise KeyboardInterrupt(f"interrupted and saved in {run}; go on with: {again}") from None
 
 
 def check(*, size: int | None, images: int | None, minutes: float | None, seed: int) -> None:
@@ -108,9 +114,9 @@ def source_name(source: str) -> str:
     return name or "run"
 
 
-def again() -> str:
-    """The command as it was typed, for resuming; --fresh would lose what was saved."""
-    return shlex.join(["nirvana", *(arg for arg in sys.argv[1:] if arg != "--fresh")])
+def typed(without: str | None = None) -> str:
+    """The command as it was typed; to resume, `--fresh` has to go: it would lose what was saved."""
+    return shlex.join(["nirvana", *(arg for arg in sys.argv[1:] if arg != without)])
 
 
 def report(console: Console, events: Iterator[Event], run: Path) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nirvana.errors import unknown
+from nirvana.files import Json
 
 
 class Identity:
@@ -28,7 +29,7 @@ class Identity:
         """A cheap decode; here the decode itself."""
         return self.decode(z)
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Json]:
         """What `codec_from_config` rebuilds it from (JSON)."""
         return {"kind": "identity"}
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nirvana.errors import Refused, unknown
+from nirvana.files import Json
 
 
 class LabelConditioner(nn.Module):
@@ -55,7 +56,7 @@ class LabelConditioner(nn.Module):
             raise unknown("label", name, self.names)
         return self.names.index(name)
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Json]:
         """What `conditioner_from_config` rebuilds it from (JSON)."""
         return {"kind": "labels", "names": list(self.names), "dim": self.dim, "drop": self.drop}
 
@@ -81,7 +82,7 @@ class NoConditioner(nn.Module):
         """Refused: there is no class to ask for."""
         raise Refused(f"this model was trained without labels, so it cannot be asked for '{name}'; leave the label out")
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Json]:
         """What `conditioner_from_config` rebuilds it from (JSON)."""
         return {"kind": "none"}
 

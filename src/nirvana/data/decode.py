@@ -150,5 +150,5 @@ def reason(error: Exception) -> str:
         return "a broken link, or gone"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    message = re.sub(r"<[^>]*>|0x[0-9a-fA-F]+", "", " ".join(str(error).split()))[:120]
+    message = re.sub(r"<[^>]*>", "", " ".join(str(error).split()))[:120]
     return f"damaged ({message or type(error).__name__})"

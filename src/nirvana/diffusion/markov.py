@@ -237,9 +237,12 @@ class Chain:
         gap = log_var - self._at(self._log_beta_tilde, t, x0)
         # KL of two Gaussians: (exp(-gap) - 1 + gap + off^2 / var) / 2
         kl = _bits(0.5 * (torch.expm1(-gap) + gap + off**2 * torch.exp(-log_var)))
-        if not (t == 1).any():
+        first = t == 1
+        if not first.any():
             return kl
-        return torch.where(t == 1, _bits(-decoder_log_prob(x0, Gaussian(prediction.x0, log_var))), kl)
+        # The other rows get a harmless mean: theirs may be far enough off that the decoder's gradient is NaN.
+        mean = torch.where(first.reshape(-1, *[1] * (x0.ndim - 1)), prediction.x0, x0)
+        return torch.where(first, _bits(-decoder_log_prob(x0, Gaussian(mean, log_var))), kl)
 
     @torch.no_grad()
     def vlb(
@@ -284,7 +287,8 @@ def decoder_log_prob(x0: Float[Tensor, "b *s"], p: Gaussian) -> Float[Tensor, "b
     mirrored = low + high > 0  # the mass of (low, high) is that of (-high, -low): keep to the tail where cdfs are small
     near = torch.special.log_ndtr(torch.where(mirrored, -low, high))
     far = torch.special.log_ndtr(torch.where(mirrored, -high, low))
-    inside = near + torch.log(-torch.expm1(far - near))
+    # Far out in float32 both tails round to the same number; log(0) would be infinite and its gradient NaN.
+    inside = near + torch.log(-torch.expm1((far - near).clamp(max=-1e-12)))
     below, above = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
     return torch.where(x0 < HALF_BIN - 1, below, torch.where(x0 > 1 - HALF_BIN, above, inside))
 

@@ -8,19 +8,21 @@ from nirvana.generate.request import SampleRequest
 
 if TYPE_CHECKING:
     from nirvana.generate.images import Images
-    from nirvana.generate.model import Model, Preview, load
+    from nirvana.generate.model import Model, load
     from nirvana.generate.reproduction import Reproduction, reproduce
+    from nirvana.generate.sampler import Preview, Sampler
 
 _HOMES = {
     "Images": "images",
     "Model": "model",
-    "Preview": "model",
+    "Preview": "sampler",
+    "Sampler": "sampler",
     "Reproduction": "reproduction",
     "load": "model",
     "reproduce": "reproduction",
 }
 
-__all__ = ["Images", "Model", "Preview", "Reproduction", "SampleRequest", "load", "reproduce"]
+__all__ = ["Images", "Model", "Preview", "Reproduction", "SampleRequest", "Sampler", "load", "reproduce"]
 
 
 def __getattr__(name: str) -> object:

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from nirvana.generate.images import layout
-from nirvana.generate.model import Preview, to_bytes
 from nirvana.generate.request import SampleRequest
+from nirvana.generate.sampler import Preview, to_bytes
 
 MOST_FRAMES = 60
 """Longer trajectories are shown at every second, third, ... step, and the last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Origin:
 
 def origin(path: Path, sha256: str, images: int, device: torch.device) -> Origin:
     """The origin of what is generated now, on this machine, from the run at `path`."""
-    return Origin(str(path.resolve()), sha256, images, versions(), machine(device))
+    return Origin(str(path.resolve()), sha256, images, _versions(), machine(device))
 
 
 def machine(device: torch.device) -> dict[str, Json]:
@@ -50,6 +51,12 @@ def machine(device: torch.device) -> dict[str, Json]:
     }
 
 
+@functools.cache
+def _versions() -> dict[str, Json]:
+    return versions()
+
+
+@functools.cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

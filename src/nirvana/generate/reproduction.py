@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.images import RECORD, Images, layout, record
-from nirvana.generate.model import Model, finished, load
+from nirvana.generate.model import Model, load
 from nirvana.generate.request import SampleRequest, whole
 from nirvana.modality import png
 
@@ -80,7 +80,7 @@ def reproduce(file: str | Path, model: str | Path | None = None) -> Reproduction
 def _picture(model: Model, request: SampleRequest, index: int) -> tuple[UInt8[np.ndarray, "h w c"], bytes]:
     """Picture `index`, made in the batch it was made in, and its file."""
     batch = request.batches()[index // request.batch]
-    array = next(finished(p, model.run.path) for p in model.stream(request, [batch]) if p.done)
+    array = next(model.sampler(request.weights).finished(p) for p in model.stream(request, [batch]) if p.done)
     # The record is that of a picture in its request; only this batch of it was made.
     images = Images(array, request, model.origin(request))
     picture = array[index - batch.start]

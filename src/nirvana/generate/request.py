@@ -84,9 +84,14 @@ class SampleRequest:
             raise Refused(f"labels must be a list of class names, got {labels!r}")
         return SampleRequest(
             labels=tuple(text("label", label) for label in cast("list[object]", labels)),
+            n=whole("n", fields["n"], least=1),
+            steps=whole("steps", fields["steps"], least=1),
+            solver=text("solver", fields["solver"]),
+            grid=text("grid", fields["grid"]),
             guidance=number("guidance", fields["guidance"]),
-            **{name: whole(name, fields[name], least=0) for name in ("n", "steps", "seed", "batch")},
-            **{name: text(name, fields[name]) for name in ("solver", "grid", "weights")},
+            seed=whole("seed", fields["seed"], least=0),
+            batch=whole("batch", fields["batch"], least=1),
+            weights=text("weights", fields["weights"]),
         )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from nirvana import files
 from nirvana.errors import Refused, unknown
 from nirvana.generate.images import record
-from nirvana.generate.model import Model, finished
+from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 from nirvana.modality import png
 from nirvana.modality.image import mosaic
@@ -119,7 +119,7 @@ def sheet(
                 if progress is not None:
                     progress(done, total)
                 if preview.done:
-                    batches.append(finished(preview, model.run.path))
+                    batches.append(model.sampler(request.weights).finished(preview))
             rows[-1].append(np.concatenate(batches))
     array = np.asarray(rows)
     page = drawn(_shown(array), (x.field, x.values), None if y is None else (y.field, y.values))

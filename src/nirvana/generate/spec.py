@@ -20,6 +20,7 @@ from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, Parameterizatio
 from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
+from nirvana.files import Json
 from nirvana.generate.request import number, text, whole
 from nirvana.nn import UNet, UNetConfig
 
@@ -130,10 +131,13 @@ def build(spec: Spec) -> ModelParts:
     )
 
 
-def network_spec(config: UNetConfig) -> dict[str, object]:
+def network_spec(config: UNetConfig) -> dict[str, Json]:
     """The "network" entry of a description."""
     values = dataclasses.asdict(config)
-    return {"kind": "unet", **{name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}}
+    return {
+        "kind": "unet",
+        **{name: list(cast("tuple[int, ...]", v)) if isinstance(v, tuple) else v for name, v in values.items()},
+    }
 
 
 def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned: bool) -> UNet:

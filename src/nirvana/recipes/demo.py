@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from nirvana import files
+from nirvana.codec import Identity
 from nirvana.data import open_data
 from nirvana.diffusion import RectifiedFlow, SeededNoise
 from nirvana.evaluate.copies import copy_ratio
@@ -21,7 +21,8 @@ from nirvana.evaluate.statistics import Interval, wilson
 from nirvana.files import Json
 from nirvana.generate.animate import Recorder
 from nirvana.generate.images import Images
-from nirvana.generate.model import Model, Preview
+from nirvana.generate.model import Model
+from nirvana.generate.sampler import Preview, to_bytes
 from nirvana.modality import grid, save_animation
 from nirvana.recipes.image import Order
 
@@ -108,13 +109,10 @@ def forward(seed: int) -> list[Image.Image]:
     data = open_data(f"{SOURCE}-test")
     labels = data.labels if data.labels is not None else np.zeros(len(data), np.int64)
     chosen = [int(np.flatnonzero(labels == k)[0]) for k in range(len(data.names))]
-    x0 = torch.from_numpy(np.ascontiguousarray(data.images[chosen])).permute(0, 3, 1, 2) / 127.5 - 1
+    x0 = Identity().encode(torch.from_numpy(np.ascontiguousarray(data.images[chosen])).permute(0, 3, 1, 2))
     eps = SeededNoise(range(seed, seed + len(chosen)), tuple(x0.shape[1:])).initial()
     frames: list[Image.Image] = []
     for t in torch.linspace(0, 1, FORWARD_FRAMES, dtype=torch.float64):
         level = RectifiedFlow()(t).like(x0)
-        pixels: UInt8[np.ndarray, "b h w c"] = (
-            ((level.alpha * x0 + level.sigma * eps + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-        )
-        frames.append(grid(pixels, columns=5))
+        frames.append(grid(to_bytes(Identity(), level.alpha * x0 + level.sigma * eps), columns=5))
     return frames

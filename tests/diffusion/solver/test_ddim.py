@@ -71,6 +71,7 @@ def test_converges_to_the_closed_form_with_order_one(schedule: Schedule, grid: G
     slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert min(slopes) >= 0.85 and max(slopes) < 1.3
     assert errors[-1] < 0.1
+    assert DDIM().order == DDIM().started_order == 1
 
 
 def test_encoding_is_the_reverse_walk():

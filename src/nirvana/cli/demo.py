@@ -1,0 +1,78 @@
+"""`nirvana demo`."""
+
+from __future__ import annotations
+
+import resource
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from nirvana.cli.console import Console, duration
+from nirvana.cli.train import again, check, follow_all
+
+if TYPE_CHECKING:
+    from nirvana.recipes.demo import Outcome
+
+
+def demo(
+    console: Console,
+    *,
+    out: Annotated[str, arg(metavar="RUN")] = "runs/demo",
+    seed: Annotated[int, arg(metavar="S")] = 0,
+    fresh: bool = False,
+) -> None:
+    """From noise to pictures: train a small model on real pictures of clothes, draw new ones, and measure them.
+
+    examples:
+      nirvana demo
+      nirvana demo --out /tmp/demo --seed 1
+
+    Args:
+        out: the run folder; an unfinished demo goes on there
+        seed: of all randomness
+        fresh: start anew
+    """
+    check(size=None, images=None, minutes=None, seed=seed)
+    from nirvana.generate.model import load
+    from nirvana.recipes import demo as recipe
+    from nirvana.recipes.image import prepare
+
+    run = Path(out).expanduser()
+    training = prepare(recipe.order(seed), run, fresh=fresh, command="nirvana demo")
+    console.note(f"1. training: {training.summary()}")
+    follow_all(console, training.events(), run, again())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    model = load(run)
+    outcome: Outcome | None = None
+    steps = model.request().steps
+    console.note(f"2. from noise to {recipe.PICTURES} pictures, in {steps} steps")
+    with console.progress("drawing", steps, "steps") as bar:
+        for event in recipe.show(model, seed):
+            if isinstance(event, recipe.Outcome):
+                outcome = event
+            else:
+                bar.update(event.step)
+    if outcome is not None:
+        _tell(console, run, outcome, memory)
+
+
+def _tell(console: Console, run: Path, outcome: Outcome, memory: int) -> None:
+    low, high = (round(100 * edge) for edge in outcome.interval)
+    name = shlex.quote(str(run))
+    made = "\n".join(f"     {path}" for path in outcome.files)
+    text = f"""\
+3. measured
+     {outcome.right} of {len(outcome.images)} pictures are named by a classifier as what was asked for (95%: {low} to {high})
+     distance to the nearest training picture: {outcome.copy_ratio:.2f} of that of real unseen pictures (0 would be copies)
+     drawn in {duration(outcome.seconds)}; peak memory of the training {memory / 2**30:.2f} GiB
+4. look at
+{made}
+     {run / "index.html"}
+5. try next
+     nirvana generate {name} --label sneaker -n 16 --seed 7
+     nirvana sheet {name} --x steps=4,8,16 --y guidance=1,2,4
+     nirvana train FOLDER_OF_PICTURES --minutes 10"""
+    console.result(text, {**outcome.to_json(), "files": [str(path) for path in outcome.files]})
