@@ -13,6 +13,7 @@ import pytest
 
 from nirvana import __version__
 from nirvana.cli import main as entry
+from nirvana.cli import parse
 from nirvana.cli.main import main
 
 Captured = pytest.CaptureFixture[str]
@@ -91,6 +92,15 @@ def test_version_and_bare_call(capsys: Captured) -> None:
 def test_what_does_not_parse_is_one_line(capsys: Captured, args: list[str], message: str) -> None:
     assert main(args) == 2
     assert message in one_line(capsys)
+
+
+def test_the_message_is_found_in_either_kind_of_box() -> None:
+    unicode = "╭─ Value error ─╮\n│ Bad thing one │\n│ and two.      │\n│ ───────────── │\n│ For help      │\n"
+    plain = " Value error  \n -------------\n  Bad thing one\n  and two.     \n  -------------\n  For help     \n"
+    for box in (unicode, plain, "\x1b[31m" + unicode):
+        assert parse._one_line(box, "x") == "Bad thing one and two; see `nirvana x --help`"
+    need = "╭─ Required ─╮\n│ Missing from nirvana x: │\n│     MODEL  │\n│         help text │\n│ ── │\n"
+    assert parse._one_line(need, "x") == "MODEL is missing; see `nirvana x --help`"
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -55,13 +55,12 @@ def test_pictures_have_the_shape_and_differ_by_seed_and_label(model: Model) -> N
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_picture_i_is_the_same_alone_and_in_any_batch(model: Model, solver: str, batch: int) -> None:
-    together = model.generate(label="dog", n=5, seed=7, solver=solver, batch=5).array
-    split = model.generate(label="dog", n=5, seed=7, solver=solver, batch=batch).array
+def test_picture_i_is_the_same_alone_and_in_any_batch(model: Model, solver: str) -> None:
+    together = model.generate(label="dog", n=3, seed=7, solver=solver, steps=2).array
+    split = model.generate(label="dog", n=3, seed=7, solver=solver, steps=2, batch=2).array
     assert close(together, split)
-    for i in range(5):
-        assert close(together[i], model.generate(label="dog", seed=7 + i, solver=solver).array[0])
+    for i in range(3):
+        assert close(together[i], model.generate(label="dog", seed=7 + i, solver=solver, steps=2).array[0])
 
 
 def test_it_starts_from_the_noise_of_its_seed_and_ends_at_the_network_s_answer(model: Model) -> None:

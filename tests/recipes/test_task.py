@@ -92,7 +92,7 @@ def test_pictures_come_in_the_order_and_with_the_flips_of_their_indices() -> Non
         picture = torch.from_numpy(data.images[chosen].copy()).permute(2, 0, 1)
         assert torch.equal(batch.x0[row], picture.flip(2) if mirrored[row] else picture)
         assert data.labels is not None and batch.labels[row] == data.labels[chosen]
-    assert batches.files(indices) == data.files(order(3, len(data), indices))
+    assert batches.files(indices) == data.files(order(3, len(data), indices).tolist())
     plain = PictureBatches(data, 3, flip=False).batch(indices)
     assert torch.equal(plain.x0[~torch.from_numpy(mirrored)], batch.x0[~torch.from_numpy(mirrored)])
 

@@ -16,6 +16,7 @@ from nirvana.cli.console import Console
 from nirvana.errors import Refused, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("nirvana.cli.demo", "from noise to pictures in a few minutes: train, draw, measure"),
     "train": ("nirvana.cli.train", "train a model on a folder of pictures, or go on with a training"),
     "generate": ("nirvana.cli.generate", "make new pictures with a trained model"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),

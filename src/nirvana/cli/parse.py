@@ -104,14 +104,18 @@ def check_options(command: Command, name: str, args: Sequence[str]) -> None:
 
 
 def _one_line(box: str, name: str) -> str:
-    """The message inside the box that tyro draws around it, of characters that the terminal knows."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    inside = [re.sub(r"^[│|] (.*?)\s*[│|]$", r"\1", line) for line in plain.splitlines() if line[:1] in ("│", "|")]
-    message = list(itertools.takewhile(lambda line: not re.fullmatch(r"[─-]+", line), inside))
-    if message and message[0].startswith("Missing from"):
-        missing = [line.strip() for line in message if re.match(r" {4}\S", line)]
+    """The message inside the box that tyro draws around it, which has no sides on terminals without UTF-8."""
+    lines = [line[1:].rstrip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    top = 2 if len(lines) > 1 and _is_rule(lines[1]) else 1
+    message = list(itertools.takewhile(lambda line: not _is_rule(line), lines[top:]))
+    if message and message[0].strip().startswith("Missing from"):
+        missing = [line.strip() for line in message if re.match(r" {5}\S", line)]
         return f"{', '.join(missing)} is missing; see `nirvana {name} --help`"
-    text = " ".join(line.strip() for line in message).rstrip(".") or "the arguments do not fit"
+    text = " ".join(line.strip("╰─╯ ") for line in message).strip(" .") or "the arguments do not fit"
     for pattern, words in _WORDS.items():
         text = re.sub(pattern, words, text)
     return f"{text}; see `nirvana {name} --help`"
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line.strip()) and not set(line.strip()) - {"─", "-"}

@@ -76,7 +76,7 @@ def train(
             run,
             fresh=fresh,
             allow_bad=allow_bad,
-            command=typed(),
+            command=shlex.join(["nirvana", *sys.argv[1:]]),
             progress=lambda done, total: bar.update(done, total=total),
         )
     rejected = training.data.manifest.rejected
@@ -85,13 +85,7 @@ def train(
         console.note(f"{len(rejected)} files cannot be read and are left out ({example}; all: {run / 'data.json'})")
     for notice in training.data.notices:
         console.note(notice)
-    try:
-        # Closing it saves a checkpoint, should Ctrl-C arrive while this function, not the training, is running.
-        with closing(cast("Generator[Event]", training.events())) as events:
-            report(console, events, run)
-    except KeyboardInterrupt:
-        again = typed(without="--fresh")
-        raise KeyboardInterrupt(f"interrupted and saved in {run}; go on with: {again}") from None
+    follow_all(console, training.events(), run, again())
 
 
 def check(*, size: int | None, images: int | None, minutes: float | None, seed: int) -> None:
@@ -114,9 +108,19 @@ def source_name(source: str) -> str:
     return name or "run"
 
 
-def typed(without: str | None = None) -> str:
-    """The command as it was typed; to resume, `--fresh` has to go: it would lose what was saved."""
-    return shlex.join(["nirvana", *(arg for arg in sys.argv[1:] if arg != without)])
+def again() -> str:
+    """The command as it was typed, to go on with: without `--fresh`, which would lose what was saved."""
+    return shlex.join(["nirvana", *(arg for arg in sys.argv[1:] if arg != "--fresh")])
+
+
+def follow_all(console: Console, events: Iterator[Event], run: Path, command: str) -> None:
+    """Follow a training to its end; where Ctrl-C ends it, say that `command` goes on with it."""
+    try:
+        # Closing it saves a checkpoint, should Ctrl-C arrive while this function, not the training, is running.
+        with closing(cast("Generator[Event]", events)):
+            report(console, events, run)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted and saved in {run}; go on with: {command}") from None
 
 
 def report(console: Console, events: Iterator[Event], run: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,10 @@ from nirvana.train.run import RunFolder
 from nirvana.train.task import Position
 
 DEFAULT_MINUTES = 10.0
+IMAGES_PER_MINUTE = 10_000
 MOST_MINUTES = 366 * 24 * 60.0
 MOST_IMAGES = 10**12
-_GRID_ROWS = 4
+_GRID_ROWS = 3
 _TRAINING_SHARE = 0.93
 """Of a budget in minutes: the rest goes to sample grids, checkpoints and the report."""
 
@@ -59,6 +61,11 @@ class Order:
         if not 0 <= self.seed < 2**63:
             raise Refused(f"--seed must be in 0..2^63-1, got {self.seed}")
 
+    @property
+    def about_minutes(self) -> float:
+        """How long training may take; of a number of images, about how long it takes on two cores."""
+        return self.images / IMAGES_PER_MINUTE if self.images is not None else self.minutes or DEFAULT_MINUTES
+
     def to_json(self) -> dict[str, Json]:
         """What the run folder stores, and compares with when the command is given again."""
         return {
@@ -81,12 +88,23 @@ class Training:
     task: DiffusionTask
     batches: PictureBatches
 
+    def summary(self) -> str:
+        """The plan in one line."""
+        count, height, width, channels = self.data.images.shape
+        kind = "grey" if channels == 1 else "colour"
+        classes = f" in {len(self.data.names)} classes" if self.data.labels is not None else ""
+        size = sum(parameter.numel() for parameter in self.task.phases[0].parameters.values()) / 1e6
+        return (
+            f"{count} {kind} pictures of {width}x{height}{classes}; a network of {size:.1f} million parameters"
+            f" sees {self.run.plan.images} images in batches of {self.run.plan.batch}"
+        )
+
     def events(self) -> Iterator[Event]:
         """Train, from where the run stands, to the end of its plan."""
         return train(self.task, self.batches, self.run.plan, self.run, Hooks(sample=self._grid))
 
     def _grid(self, weights: Mapping[str, Tensor], images: int) -> bytes:
-        """Pictures of fixed seeds with the averaged weights: a column a class (at most 10), four rows."""
+        """Pictures of fixed seeds with the averaged weights: a column a class (at most 10), three rows."""
         del images
         parts = build(self.run.model_spec)
         parts.load(weights, str(self.run.path))
@@ -94,7 +112,7 @@ class Training:
         columns = min(10, len(sampler.labels) or 8)
         request = replace(sampler.request(n=_GRID_ROWS * columns), labels=sampler.labels[:columns])
         pictures = sampler.pictures(request)
-        return to_png_bytes(grid(pictures, columns=columns, column_labels=list(request.labels) or None))
+        return to_png_bytes(np.asarray(grid(pictures, columns=columns, column_labels=list(request.labels) or None)))
 
 
 def prepare(
@@ -112,7 +130,8 @@ def prepare(
     """
     data = open_data(order.source, size=order.size, allow_bad=allow_bad, progress=progress)
     device = pick_device()
-    facts = Facts(data.images.shape[1], data.images.shape[3], data.names if data.labels is not None else ())
+    names = data.names if data.labels is not None else ()
+    facts = Facts(data.images.shape[1], data.images.shape[3], names, order.about_minutes)
     recipe, start = RECIPES[order.recipe](facts), None
     begun = None if fresh or not (out / "run.json").is_file() else RunFolder.open(out)
     # Once a checkpoint is there, the run it started from is not needed any more.
@@ -134,7 +153,7 @@ def prepare(
 
 def plan_of(recipe: Recipe, images: int, seed: int) -> TrainPlan:
     """The plan that shows the model of `recipe` this many images."""
-    grids = max(images // 8, recipe.batch)
+    grids = max(images // 6, recipe.batch)
     return TrainPlan(
         images=images,
         batch=recipe.batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -23,17 +24,21 @@ from nirvana.nn import UNetConfig
 VECTOR = 128
 """Width of the vector a class label becomes."""
 
-WIDTH = 32
-"""Channels at the finest level: on a CPU, many pictures through a narrow network beat few through a wide one."""
+WIDTHS = ((4.0, 32), (20.0, 48), (90.0, 64), (math.inf, 96))
+"""Up to so many minutes, so many channels at the finest level: on a CPU and in little time, many pictures through a
+narrow network beat few through a wide one."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a recipe looks at: the pictures' size and channels, and the names of the classes (none: unconditional)."""
+    """What a recipe looks at: the pictures' size and channels, the names of the classes (none: unconditional), and
+    about how many minutes the training may take.
+    """
 
     size: int
     channels: int
     names: tuple[str, ...] = ()
+    minutes: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Recipe:
 
     model: Mapping[str, Json]
     objective: Callable[[ModelParts], Objective]
-    batch: int = 64
+    batch: int = 32
     lr: float = 2e-3
     warmup: float = 0.05
     decay: float = 0.6
@@ -64,7 +69,7 @@ def network(facts: Facts, outputs: int = 1) -> UNetConfig:
     return UNetConfig(
         channels=facts.channels,
         out_channels=facts.channels * outputs,
-        width=WIDTH,
+        width=next(width for most, width in WIDTHS if facts.minutes <= most),
         stem=stem_of(facts.size),
         group_width=16,
         vector_dim=VECTOR if facts.names else 0,
