@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from measure import paired, publish, table
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from nirvana.nn.attention import plain_attention
 from nirvana.nn.layers import Upsample
@@ -34,18 +34,35 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def block(channels: int) -> nn.Sequential:
+    """Half a residual block."""
+    return nn.Sequential(nn.GroupNorm(channels // 16, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
+
+
+def ratio(found: dict[str, float], a: str, b: str) -> str:
+    """How many times as long a takes as b."""
+    return f"{found[a] / found[b]:.2f}"
+
+
+def milliseconds(found: dict[str, float]) -> list[str]:
+    """The figures of a row."""
+    return [f"{1e3 * seconds:.1f}" for seconds in found.values()]
+
+
 def layouts() -> tuple[str, dict[str, float]]:
     """A residual block's parts in both memory formats."""
     rows, values = [], {}
     for channels, side in ((64, 14), (128, 7), (64, 32)):
         x = torch.randn(BATCH, channels, side, side, generator=rng())
         last = x.to(memory_format=torch.channels_last)
-        block = nn.Sequential(nn.GroupNorm(channels // 16, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
-        other = nn.Sequential(nn.GroupNorm(channels // 16, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
-        other.to(memory_format=torch.channels_last)
-        found = paired({"default": step(block, x), "channels last": step(other, last)})
+        found = paired(
+            {
+                "default": step(block(channels), x),
+                "channels last": step(block(channels).to(memory_format=torch.channels_last), last),
+            }
+        )
         name = f"{channels} channels, {side}x{side}"
-        rows.append([name, *(f"{1e3 * s:.1f}" for s in found.values()), f"{found['default'] / found['channels last']:.2f}"])
+        rows.append([name, *milliseconds(found), ratio(found, "default", "channels last")])
         values[name] = found
     return table(["norm, SiLU, convolution", "default, ms", "channels last, ms", "ratio"], rows), values
 
@@ -76,7 +93,7 @@ def attention() -> tuple[str, dict[str, float]]:
                 },
                 rounds=5,
             )
-            rows.append([str(keys), str(width), *(f"{1e3 * s:.1f}" for s in found.values()), f"{found['fused'] / found['plain']:.2f}"])
+            rows.append([str(keys), str(width), *milliseconds(found), ratio(found, "fused", "plain")])
             values[f"{keys} keys, heads of {width}"] = found
     return table(["keys", "head width", "plain, ms", "fused, ms", "fused / plain"], rows), values
 
@@ -89,14 +106,9 @@ def upsampling() -> tuple[str, dict[str, float]]:
         ours = Upsample(2, channels, channels // 2).to(memory_format=torch.channels_last)
         wide = nn.Conv2d(channels, channels // 2, 3, padding=1).to(memory_format=torch.channels_last)
         transposed = nn.ConvTranspose2d(channels, channels // 2, 2, stride=2).to(memory_format=torch.channels_last)
-        found = paired(
-            {
-                "shuffle": step(ours, x),
-                "transposed": step(transposed, x),
-                "nearest": step(lambda y: wide(interpolate(y, scale_factor=2)), x),
-            }
-        )
-        rows.append([f"{channels} channels, {side}x{side}", *(f"{1e3 * s:.1f}" for s in found.values())])
+        nearest = nn.Sequential(nn.UpsamplingNearest2d(scale_factor=2), wide)
+        found = paired({"shuffle": step(ours, x), "transposed": step(transposed, x), "nearest": step(nearest, x)})
+        rows.append([f"{channels} channels, {side}x{side}", *milliseconds(found)])
         values[rows[-1][0]] = found
     return table(["upsampling, ms", "pointwise and shuffle", "transposed, kernel 2", "nearest and 3x3"], rows), values
 

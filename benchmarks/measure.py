@@ -33,8 +33,8 @@ def machine() -> str:
     if cpuinfo.is_file():
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = f"{len(names)} x {names[0]}" if names else model
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    return f"{model} ({capabilities}), torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.system()}"
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{model} ({kind}), torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.system()}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -56,5 +56,6 @@ def publish(name: str, title: str, command: str, text: str, values: object) -> N
         before += "\n" + section
     page.write_text(before)
     (DOCS / "benchmarks").mkdir(exist_ok=True)
-    (DOCS / "benchmarks" / f"{name}.json").write_text(json.dumps({"machine": machine(), "values": values}, indent=2) + "\n")
+    record = json.dumps({"machine": machine(), "values": values}, indent=2)
+    (DOCS / "benchmarks" / f"{name}.json").write_text(record + "\n")
     print(f"{title}\n\n{text}")

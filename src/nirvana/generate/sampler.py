@@ -193,7 +193,7 @@ class Sampler:
             return denoiser, {}
         names = [cast(str, request.label(i)) for i in batch]
         cond = conditioner(torch.tensor([conditioner.index(name) for name in names], device=self.device))
-        return guided(denoiser, cond, conditioner.null(cond), 1.0), cond
+        return guided(denoiser, cond, conditioner.null(cond), request.guidance), cond
 
     def pictures(self, request: SampleRequest) -> UInt8[ndarray, "n h w c"]:
         """The finished pictures of `request`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,7 +41,7 @@ class UNetConfig:
 
     channels: int
     out_channels: int
-    dims: Literal[1, 2, 3] = 2
+    dims: int = 2
     width: int = 64
     multipliers: tuple[int, ...] = (1, 2)
     blocks: int = 2

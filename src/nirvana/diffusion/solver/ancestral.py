@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -29,9 +29,21 @@ class Ancestral:
     """
 
     variance: Variance = "small"
-    order: ClassVar[int] = 1
-    started_order: ClassVar[int] = 1
-    deterministic: ClassVar[bool] = False
+
+    @property
+    def order(self) -> int:
+        """First order, in the mean and in the covariance."""
+        return 1
+
+    @property
+    def started_order(self) -> int:
+        """A step has no history."""
+        return 1
+
+    @property
+    def deterministic(self) -> bool:
+        """Every step but the last draws noise."""
+        return False
 
     def __post_init__(self) -> None:
         if self.variance not in get_args(Variance):
