@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from nirvana.cli import train as command
+from nirvana.cli.console import Console
 from nirvana.cli.main import main
 from nirvana.cli.train import source_name
 from nirvana.errors import Refused
@@ -80,7 +82,6 @@ def test_people_read_notes_and_a_result(asked: list[tuple[Any, ...]], capsys: Ca
         "1 files cannot be read and are left out (bad.png: truncated; all: r/data.json)",
         "no cache",
         "training on 20 images (cpu, float32)",
-        "kept the averaged weights in r/ema/x.safetensors",
         "the loss was no number after 12 images: back to 10, at 0.5 of the rate (1 of 3);"
         " the files of that batch: b.png",
         "saved r/checkpoints/000000020 after 20 images",
@@ -124,6 +125,25 @@ def test_ctrl_c_closes_the_training_and_says_how_to_go_on(capsys: Captured, monk
     assert main() == 130
     expected = "nirvana: interrupted and saved in r; go on with: nirvana train 'my pets' --out r --quiet\n"
     assert capsys.readouterr().err == expected
+    assert closed == [True]
+
+
+def test_ctrl_c_between_two_steps_closes_the_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    def going() -> Iterator[Event]:
+        try:
+            yield from EVENTS
+        finally:
+            closed.append(True)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    kept = going()  # a reference, so that nothing but closing it ends it
+    monkeypatch.setattr(command, "follow", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="go on with: nirvana train pets"):
+        command.follow_all(Console(quiet=True), kept, Path("r"), "nirvana train pets")
     assert closed == [True]
 
 

@@ -65,7 +65,7 @@ def _tell(console: Console, run: Path, outcome: Outcome, memory: int) -> None:
     made = "\n".join(f"     {path}" for path in outcome.files)
     text = f"""\
 3. measured
-     {outcome.right} of {len(outcome.images)} pictures are named as what was asked for, by a classifier (95%: {low} to {high})
+     {outcome.right} of {len(outcome.images)} pictures are named as asked, by a classifier (95%: {low} to {high})
      to the nearest training picture: {outcome.copy_ratio:.2f} of the distance of real unseen pictures (copies: 0)
      drawn in {duration(outcome.seconds)}; peak memory of the training {memory / 2**30:.2f} GiB
 4. look at

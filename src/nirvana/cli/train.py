@@ -139,7 +139,7 @@ def report(console: Console, events: Iterator[Event], run: Path) -> None:
 
 def follow(console: Console, bar: Bar, event: Event) -> None:
     """Say what an event means."""
-    from nirvana.train.events import Finished, RolledBack, SampleWritten, Saved, Started, StepDone
+    from nirvana.train.events import RolledBack, SampleWritten, Saved, Started, StepDone
 
     if console.json:
         if not isinstance(event, StepDone) or event.step % JSON_STEPS == 0:
@@ -160,8 +160,6 @@ def follow(console: Console, bar: Bar, event: Event) -> None:
             f"the loss was no number after {event.images} images: back to {event.to}, at {event.factor:g} of the rate"
             f" ({event.count} of 3); the files of that batch: {files}"
         )
-    elif not isinstance(event, Finished):
-        console.note(f"kept the averaged weights in {event.path}")
 
 
 def beside(event: StepDone) -> str:

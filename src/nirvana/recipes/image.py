@@ -139,15 +139,15 @@ def prepare(
         parent = RunFolder.open(find(order.start))
         recipe = replace(recipe, model=_descended(recipe, parent, facts))
         start = _descended_weights(parent, facts)
-    if begun is not None:
-        plan = begun.plan  # it stands: what a budget in minutes allows was measured once
-    else:
-        images = order.images or _images_within(order.minutes or DEFAULT_MINUTES, recipe, data, device)
-        plan = plan_of(recipe, images, order.seed)
+    # The plan of a run stands: what a budget in minutes allows was measured once.
+    plan = begun.plan if begun is not None else plan_of(recipe, _images(order, recipe, data, device), order.seed)
+    # A new model is built before its folder: nothing is left behind where that fails.
+    task = make_task(recipe, recipe.model, plan, device, start) if begun is None else None
     run = RunFolder.open_or_create(
         out, order.to_json(), plan, data.manifest.to_json(), recipe.model, command, fresh=fresh
     )
-    task = make_task(recipe, run.model_spec, run.plan, device, start)
+    if task is None:
+        task = make_task(recipe, run.model_spec, run.plan, device, start)
     return Training(run, data, task, PictureBatches(data, run.plan.seed, flip=recipe.flip))
 
 
@@ -231,8 +231,11 @@ def _take_over(parts: ModelParts, start: Mapping[str, Tensor]) -> None:
             tensor.copy_(start[name])
 
 
-def _images_within(minutes: float, recipe: Recipe, data: Dataset, device: torch.device) -> int:
-    """How many images a budget allows, measured on a few steps of a throw-away task: at least one batch."""
+def _images(order: Order, recipe: Recipe, data: Dataset, device: torch.device) -> int:
+    """How many images to train on: those asked for, or what the minutes allow, measured on a few steps (>= a batch)."""
+    if order.images is not None:
+        return order.images
+    minutes = order.minutes or DEFAULT_MINUTES
     plan = plan_of(recipe, recipe.batch * 8, 0)
     task = make_task(recipe, recipe.model, plan, device)
     batches = PictureBatches(data, 0, flip=recipe.flip)
