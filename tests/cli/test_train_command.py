@@ -43,6 +43,9 @@ class StandIn:
         rejected = ({"path": "bad.png", "reason": "truncated"},)
         self.data = SimpleNamespace(notices=("no cache",), manifest=SimpleNamespace(rejected=rejected))
 
+    def summary(self) -> str:
+        return "the plan in one line"
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
@@ -79,6 +82,7 @@ def test_people_read_notes_and_a_result(asked: list[tuple[Any, ...]], capsys: Ca
     captured = capsys.readouterr()
     assert captured.out == "r finished in 1 min 5 s after 20 images; see r/index.html\n"
     assert captured.err.splitlines() == [
+        "the plan in one line",
         "1 files cannot be read and are left out (bad.png: truncated; all: r/data.json)",
         "no cache",
         "training on 20 images (cpu, float32)",

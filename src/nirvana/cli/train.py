@@ -57,8 +57,8 @@ def train(
         out: the run folder (runs/ and the name of SOURCE)
         size: side of the training pictures in pixels (by the pictures)
         images: how many pictures to see, repetitions included
-        minutes: how long to train, about
-        recipe: how the model is made and trained (by size and time)
+        minutes: how long to train, about (10, where neither is given)
+        recipe: flow, edm, ddpm or improved-ddpm (flow)
         from_run: start from the weights of that run, also with other labels
         seed: of all randomness
         fresh: replace the run that is there
@@ -79,6 +79,7 @@ def train(
             command=shlex.join(["nirvana", *sys.argv[1:]]),
             progress=lambda done, total: bar.update(done, total=total),
         )
+    console.note(training.summary())
     rejected = training.data.manifest.rejected
     if rejected:
         example = f"{rejected[0]['path']}: {rejected[0]['reason']}"
@@ -150,7 +151,7 @@ def follow(console: Console, bar: Bar, event: Event) -> None:
         console.note(f"{begun} {event.total} images ({event.device}, {event.precision})")
     elif isinstance(event, StepDone):
         bar.update(event.images, beside(event))
-    elif isinstance(event, Saved):
+    elif isinstance(event, Saved) and event.images:
         console.note(f"saved {event.path} after {event.images} images")
     elif isinstance(event, SampleWritten):
         console.note(f"drew {event.path}")

@@ -27,7 +27,7 @@ from nirvana.modality import grid, save_animation
 from nirvana.recipes.image import Order
 
 SOURCE = "fashion-mnist:subset"
-IMAGES = 18_000
+IMAGES = 15_000
 """As many as two cores of a laptop see in about 90 seconds."""
 PICTURES = 100
 FORWARD_FRAMES = 30

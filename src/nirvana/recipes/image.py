@@ -15,6 +15,7 @@ from torch import Tensor
 from nirvana.data import Dataset, open_data
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
+from nirvana.generate.model import find
 from nirvana.generate.sampler import Sampler
 from nirvana.generate.spec import ModelParts, build
 from nirvana.modality import grid, to_png_bytes

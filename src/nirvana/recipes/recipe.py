@@ -126,7 +126,7 @@ def flow(facts: Facts) -> Recipe:
         c_noise="flow_time",
         schedule={"kind": "rectified-flow"},
         trained_lam=(-7.0, 7.0),
-        recommended=Recommended(steps=25, guidance=2.0),
+        recommended=Recommended(steps=25, guidance=2.5),
     )
     return Recipe(model, lambda parts: Objective(LogitNormal(parts.schedule), SameSpace()))
 

@@ -1,0 +1,175 @@
+"""From data to a run folder: planning, going on, starting from another run, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import nirvana.recipes.image as image
+from nirvana import load
+from nirvana.errors import Refused
+from nirvana.recipes import recipe
+from nirvana.recipes.image import Order, Training, prepare
+from nirvana.train.checkpoint import load_weights
+from nirvana.train.run import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow networks and short sampling: what is tested here does not depend on them."""
+    monkeypatch.setattr(recipe, "WIDTHS", ((float("inf"), 8),))
+    monkeypatch.setattr(recipe, "VECTOR", 8)
+    flow = recipe.RECIPES["flow"]
+
+    def quick(facts: recipe.Facts) -> recipe.Recipe:
+        made = flow(facts)
+        best: Any = {**dict(made.model["recommended"]), "steps": 2}  # type: ignore[call-overload]
+        return replace(made, model={**made.model, "recommended": best}, batch=8)
+
+    monkeypatch.setattr(image, "RECIPES", {**recipe.RECIPES, "flow": quick})
+
+
+def run(training: Training) -> RunFolder:
+    for _ in training.events():
+        pass
+    return training.run
+
+
+def pictures(folder: Path, names: tuple[str, ...], size: int = 8, mode: str = "L") -> Path:
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            shape = (size, size) if mode == "L" else (size, size, 3)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_training_ends_in_a_run_that_describes_itself_and_draws(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    training = prepare(Order("digits", images=50), out)
+    assert "1438 grey pictures of 8x8 in 10 classes" in training.summary() and "50 images" in training.summary()
+    assert run(training).finished
+    model = load(out)
+    assert model.labels == tuple("0123456789")
+    images = model.generate(label="7", n=2, seed=3)
+    assert images.array.shape == (2, 8, 8, 1)
+    assert len(list((out / "samples").glob("*.png"))) >= 3
+    assert "<svg" in (out / "index.html").read_text()
+    assert json.loads((out / "run.json").read_text())["config"]["images"] == 50
+
+
+def test_interrupted_and_given_again_it_ends_the_same(tmp_path: Path) -> None:
+    order = Order("digits", images=60, seed=4)
+    whole = load_weights(run(prepare(order, tmp_path / "whole")), "raw")
+    events = prepare(order, tmp_path / "parts").events()
+    for _ in range(5):
+        next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert not RunFolder.open(tmp_path / "parts").finished
+    parts = load_weights(run(prepare(order, tmp_path / "parts")), "raw")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    other = load_weights(run(prepare(replace(order, seed=5), tmp_path / "other")), "raw")
+    assert not torch.equal(whole["denoiser.net.stem.weight"], other["denoiser.net.stem.weight"])
+
+
+def test_another_command_in_the_same_folder_is_refused_unless_fresh(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    prepare(Order("digits", images=16), out)
+    for other in (Order("digits", images=24), Order("digits", images=16, recipe="ddpm")):
+        with pytest.raises(Refused, match="another command"):
+            prepare(other, out)
+    assert prepare(Order("digits", images=24), out, fresh=True).run.plan.images == 24
+
+
+def test_minutes_become_a_number_of_images_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = Order("digits", minutes=0.001)
+    planned = prepare(order, tmp_path / "run").run.plan
+    assert planned.images % 8 == 0 and planned.images >= 8
+
+    def again(*_: object) -> int:
+        raise AssertionError("a run was measured twice")
+
+    monkeypatch.setattr(image, "_images", again)
+    assert prepare(order, tmp_path / "run").run.plan == planned
+
+
+def test_twice_the_minutes_are_twice_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = image.open_data("digits")
+    made = image.RECIPES["flow"](recipe.Facts(8, 1, data.names))
+    clock = iter(range(10_000))
+    monkeypatch.setattr(image.time, "perf_counter", lambda: float(next(clock)))
+    count = [image._images(Order("digits", minutes=m), made, data, torch.device("cpu")) for m in (1.0, 2.0)]
+    # A step takes one second of this clock: 60 seconds, less the share for everything else, in batches of 8.
+    assert count == [int(0.93 * 60) * 8, int(0.93 * 120) * 8]
+
+
+def test_from_a_run_known_names_keep_their_rows_and_new_ones_begin_at_the_null_class(tmp_path: Path) -> None:
+    parent = run(prepare(Order(str(pictures(tmp_path / "a", ("cat", "dog"))), images=32), tmp_path / "parent"))
+    before = load_weights(parent)
+    source = str(pictures(tmp_path / "b", ("dog", "emu", "fox")))
+    child = prepare(Order(source, images=16, start=str(parent.path)), tmp_path / "child")
+    after = child.task.state_dict()
+    table, old = after["conditioner.embedding.weight"], before["conditioner.embedding.weight"]
+    assert child.task.parts.conditioner.names == ("dog", "emu", "fox")
+    for row, origin in enumerate((1, 2, 2, 2)):
+        assert torch.equal(table[row], old[origin])
+    others = [name for name in after if name != "conditioner.embedding.weight"]
+    assert all(torch.equal(after[name], before[name]) for name in others)
+    finished = run(child)
+    assert not torch.equal(load_weights(finished)["denoiser.net.stem.weight"], before["denoiser.net.stem.weight"])
+
+
+def test_from_a_run_the_child_can_go_on_without_its_parent(tmp_path: Path) -> None:
+    source = str(pictures(tmp_path / "a", ("cat", "dog")))
+    parent = run(prepare(Order(source, images=16), tmp_path / "parent"))
+    order = Order(source, images=32, start=str(parent.path))
+    events = prepare(order, tmp_path / "child").events()
+    next(events), next(events)
+    events.close()  # type: ignore[attr-defined]
+    parent.path.rename(tmp_path / "gone")
+    assert run(prepare(order, tmp_path / "child")).finished
+
+
+def test_from_a_run_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    parent = run(prepare(Order(str(pictures(tmp_path / "a", ("cat", "dog"))), images=16), tmp_path / "parent"))
+    colour = str(pictures(tmp_path / "b", ("cat", "dog"), mode="RGB"))
+    with pytest.raises(Refused, match="channels"):
+        prepare(Order(colour, images=16, start=str(parent.path)), tmp_path / "child")
+    with pytest.raises(Refused, match="recipe"):
+        prepare(Order(str(tmp_path / "a"), images=16, recipe="ddpm", start=str(parent.path)), tmp_path / "child")
+    with pytest.raises(Refused, match="not there"):
+        prepare(Order("digits", images=16, start=str(tmp_path / "nowhere")), tmp_path / "child")
+    assert not (tmp_path / "child").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"images": 0}, "images"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"minutes": float("nan")}, "minutes"),
+        ({"minutes": 1e9}, "year"),
+        ({"images": 1, "minutes": 1.0}, "both"),
+        ({"seed": -1}, "seed"),
+        ({"recipe": "flwo"}, "did you mean 'flow'"),
+    ],
+)
+def test_an_order_out_of_range_is_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(Refused, match=named):
+        Order("digits", **change)
+
+
+def test_unlabelled_pictures_make_an_unconditional_model(tmp_path: Path) -> None:
+    folder = tmp_path / "flat"
+    pictures(folder, ("only",))
+    model = load(run(prepare(Order(str(folder / "only"), images=8), tmp_path / "run")).path)
+    assert model.labels == () and model.generate(n=1).array.shape == (1, 8, 8, 1)
