@@ -40,7 +40,7 @@ def trained(recipe: Recipe, data: Dataset, images: int) -> DiffusionTask:
 
 
 def clipped(denoiser: Denoiser) -> Denoiser:
-    """`denoiser` with its x0 clipped to where data lie, as both papers sample: x0 of eps is wild where alpha is small."""
+    """`denoiser` with its x0 clipped to where data lie: that of an eps network is wild where alpha is small."""
 
     def denoise(x: Tensor, level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         found = denoiser(x, level, cond, nxt)
