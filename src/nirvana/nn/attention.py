@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nirvana.nn.layers import group_norm, zeroed
 
-PLAIN_KEYS = 256
-"""On a CPU the written-out product is the faster kernel up to this many keys."""
+PLAIN_KEYS = 128
+"""On a CPU the written-out product is the faster kernel up to about this many keys (docs/benchmarks.md)."""
 
 
 def plain_attention(
