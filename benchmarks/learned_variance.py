@@ -17,7 +17,7 @@ from measure import publish, table
 from torch import Tensor
 
 from nirvana.data import Dataset, open_data
-from nirvana.diffusion import Cond, Denoiser, Level, Prediction, sample_rng
+from nirvana.diffusion import Clipped, sample_rng
 from nirvana.diffusion.markov import Bound, Chain, Variance
 from nirvana.recipes.image import make_task, plan_of
 from nirvana.recipes.recipe import Facts, Recipe, ddpm, improved_ddpm
@@ -39,16 +39,6 @@ def trained(recipe: Recipe, data: Dataset, images: int) -> DiffusionTask:
     return task
 
 
-def clipped(denoiser: Denoiser) -> Denoiser:
-    """`denoiser` with its x0 clipped to where data lie: that of an eps network is wild where alpha is small."""
-
-    def denoise(x: Tensor, level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
-        found = denoiser(x, level, cond, nxt)
-        return Prediction(found.x0.clamp(-1, 1), found.var_frac)
-
-    return denoise
-
-
 def bound(task: DiffusionTask, chain: Chain, test: Dataset, pictures: int, variance: Variance) -> Bound:
     """The bound of the first test pictures, each with its own class; every model meets the same noise."""
     chosen = PictureBatches(test, 0, flip=False).batch(range(pictures))
@@ -59,7 +49,7 @@ def bound(task: DiffusionTask, chain: Chain, test: Dataset, pictures: int, varia
 
     with torch.no_grad():
         cond = task.parts.conditioner(chosen.labels)
-        return chain.vlb(clipped(task.parts.denoiser), x0, noise, cond, variance)
+        return chain.vlb(Clipped(task.parts.denoiser), x0, noise, cond, variance)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond
 from nirvana.diffusion.exact import MixtureDenoiser
-from nirvana.diffusion.guidance import CFG, Guided, WithCond, guided
+from nirvana.diffusion.guidance import CFG, Clipped, Guided, WithCond, guided
 from nirvana.diffusion.level import Level, left_align
 from nirvana.diffusion.prediction import Prediction
 
@@ -135,6 +135,18 @@ def test_guidance_out_of_range_is_refused(w: float):
 def test_a_rule_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="of 3 branches"):
         Guided((Shifted(),) * 3, CFG(2.0))(state(), LEVEL, conds()[0])
+
+
+def test_clipped_keeps_x0_in_the_range_and_nothing_else():
+    class Wide:
+        def __call__(self, x: Tensor, level: Level, cond: object, nxt: Level | None = None) -> Prediction:
+            return Prediction(torch.tensor([[-3.0, -0.5, 0.7, 2.0]]), torch.full((1, 4), 9.0))
+
+    found = Clipped(Wide(), -1.0, 0.5)(torch.zeros(1, 4), LEVEL, {})
+    assert found.x0.tolist() == [[-1.0, -0.5, 0.5, 0.5]]
+    assert found.var_frac is not None and found.var_frac.tolist() == [[9.0] * 4]
+    with pytest.raises(ValueError, match="low must be below high"):
+        Clipped(Wide(), 1.0, 1.0)
 
 
 def test_fresh_reaches_branches():

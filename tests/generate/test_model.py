@@ -119,6 +119,15 @@ def test_nothing_leaks_between_the_steps(model: Model) -> None:
         assert not torch.is_inference_mode_enabled()
 
 
+def test_clipping_keeps_every_x0_in_the_range_of_the_data_also_after_guidance(model: Model) -> None:
+    free, kept = (
+        [float(p.x0.abs().max()) for p in model.stream(model.request(n=3, guidance=9.0, clip=clip))]
+        for clip in (None, True)
+    )
+    assert max(free) > 1.0 and max(kept) == 1.0
+    assert not model.request().clip
+
+
 def test_raw_and_averaged_weights_differ(model: Model) -> None:
     arrays = [model.gather(r, model.stream(r)).array for r in (model.request(weights=w) for w in ("ema", "raw"))]
     assert not np.array_equal(*arrays)
@@ -184,7 +193,7 @@ def test_info_is_json_and_knows_the_run(model: Model, run: Path) -> None:
     assert info["labels"] == ["cat", "dog", "otter"]
     assert (info["path"], info["source"], info["pictures"], info["rejected"]) == (str(run), "pets", 100, 1)
     assert info["parameters"] == sum(p.numel() for p in model.parts.modules().parameters())
-    assert info["recommended"] == {"steps": 3, "solver": "ddim", "grid": "uniform", "guidance": 2.0}
+    assert info["recommended"] == {"steps": 3, "solver": "ddim", "grid": "uniform", "guidance": 2.0, "clip": False}
     assert (info["trained_images"], info["finished"]) == (100, True)
 
 

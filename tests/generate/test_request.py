@@ -25,6 +25,7 @@ fields = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 10**6),
         "batch": st.integers(1, 10**6),
         "weights": st.sampled_from(["ema", "raw"]),
+        "clip": st.booleans(),
     }
 )
 

@@ -16,6 +16,7 @@ class Identity:
     """z = x / 127.5 - 1, and back by rounding: `decode(encode(x)) == x` for every byte."""
 
     stride: int = 1
+    bounds: tuple[float, float] = (-1.0, 1.0)
 
     def encode(self, x: UInt8[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
         """Bytes to float32 in [-1, 1]."""

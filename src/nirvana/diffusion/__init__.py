@@ -18,7 +18,7 @@ from nirvana.diffusion.denoiser import (
 )
 from nirvana.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.grid import GRIDS, Grid, karras, trailing, uniform, uniform_lam
-from nirvana.diffusion.guidance import CFG, Guided, Rule, WithCond, guided
+from nirvana.diffusion.guidance import CFG, Clipped, Guided, Rule, WithCond, guided
 from nirvana.diffusion.level import Level, left_align, strictly_monotone
 from nirvana.diffusion.markov import Chain, cosine_betas, linear_betas
 from nirvana.diffusion.noise import Noise, SeededNoise, sample_rng
@@ -67,6 +67,7 @@ __all__ = [
     "Ancestral",
     "AngleCode",
     "Chain",
+    "Clipped",
     "Cond",
     "Cosine",
     "DatasetDenoiser",

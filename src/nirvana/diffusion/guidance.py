@@ -112,6 +112,33 @@ class Guided:
         return Guided(tuple(_fresh(branch) for branch in self.branches), self.rule.fresh())
 
 
+@dataclass(frozen=True)
+class Clipped:
+    """`denoiser` with its x0 kept in [low, high], the range of the data; the solver draws its eps from that x0.
+
+    An eps prediction far from data says little of x0 = (x - sigma*eps)/alpha: unclipped, its errors are divided by a
+    small alpha and never come back (Ho et al. 2020, their sampler; Saharia et al. 2022, section 2.3, "static").
+    Raises ValueError unless low < high.
+    """
+
+    denoiser: Denoiser
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"x0 cannot be clipped to [{self.low}, {self.high}]: low must be below high")
+
+    def __call__(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        """The clipped prediction."""
+        found = self.denoiser(x, level, cond, nxt)
+        return replace(found, x0=found.x0.clamp(self.low, self.high))
+
+    def fresh(self) -> Clipped:
+        """The same with an empty memory of the denoiser."""
+        return Clipped(_fresh(self.denoiser), self.low, self.high)
+
+
 def guided(denoiser: Denoiser, cond: Cond, null_cond: Cond, w: float) -> Guided:
     """Classifier-free guidance of one denoiser: `CFG(w)` between `cond` and `null_cond`."""
     return Guided((WithCond(denoiser, cond), WithCond(denoiser, null_cond)), CFG(w))

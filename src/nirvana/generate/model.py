@@ -75,6 +75,7 @@ class Model:
         batch: int | None = None,
         grid: str | None = None,
         weights: str = "ema",
+        clip: bool | None = None,
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it."""
         return self.sampler("ema").request(
@@ -88,6 +89,7 @@ class Model:
             batch=batch,
             grid=grid,
             weights=weights,
+            clip=clip,
         )
 
     def check(self, request: SampleRequest) -> None:

@@ -23,6 +23,7 @@ class SampleRequest:
 
     labels: class names, empty for a model without classes. solver, grid: names that `nirvana.diffusion` knows.
     guidance: w of x0 = weak + w*(strong - weak); 1 is the plain conditional model. weights: "ema" or "raw".
+    clip: keep every predicted x0 in the range of the data (networks that predict eps need it).
     Raises Refused on every value out of range.
     """
 
@@ -35,6 +36,7 @@ class SampleRequest:
     seed: int = 0
     batch: int = 16
     weights: str = "ema"
+    clip: bool = False
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -92,6 +94,7 @@ class SampleRequest:
             seed=whole("seed", fields["seed"], least=0),
             batch=whole("batch", fields["batch"], least=1),
             weights=text("weights", fields["weights"]),
+            clip=flag("clip", fields["clip"]),
         )
 
 
@@ -120,6 +123,13 @@ def number(name: str, value: object, least: float = 0.0) -> float:
     if not math.isfinite(value) or value < least:
         raise Refused(f"{name} must be a finite number of at least {least:g}, got {value}")
     return float(value)
+
+
+def flag(name: str, value: object) -> bool:
+    """`value` if it is true or false, else Refused."""
+    if not isinstance(value, bool):
+        raise Refused(f"{name} must be true or false, got {value!r}")
+    return value
 
 
 def text(name: str, value: object) -> str:

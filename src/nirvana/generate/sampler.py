@@ -17,7 +17,7 @@ from nirvana.codec import Identity
 from nirvana.condition import LabelConditioner
 from nirvana.diffusion.denoiser import Cond, Denoiser
 from nirvana.diffusion.grid import GRIDS
-from nirvana.diffusion.guidance import guided
+from nirvana.diffusion.guidance import Clipped, guided
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
@@ -88,6 +88,7 @@ class Sampler:
         batch: int | None = None,
         grid: str | None = None,
         weights: str = "ema",
+        clip: bool | None = None,
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it."""
         best = self.parts.recommended
@@ -102,6 +103,7 @@ class Sampler:
             seed=seed,
             batch=max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape))) if batch is None else batch,
             weights=weights,
+            clip=best.clip if clip is None else clip,
         )
         self.check(request)
         return request
@@ -190,10 +192,15 @@ class Sampler:
     def _conditioned(self, request: SampleRequest, batch: range) -> tuple[Denoiser, Cond]:
         conditioner, denoiser = self.parts.conditioner, self.parts.denoiser
         if not isinstance(conditioner, LabelConditioner):
-            return denoiser, {}
+            return self._clipped(denoiser, request), {}
         names = [cast(str, request.label(i)) for i in batch]
         cond = conditioner(torch.tensor([conditioner.index(name) for name in names], device=self.device))
-        return guided(denoiser, cond, conditioner.null(cond), request.guidance), cond
+        steered = guided(denoiser, cond, conditioner.null(cond), request.guidance)
+        return self._clipped(steered, request), cond
+
+    def _clipped(self, denoiser: Denoiser, request: SampleRequest) -> Denoiser:
+        """The range is kept after guidance, which leaves it."""
+        return Clipped(denoiser, *self.parts.codec.bounds) if request.clip else denoiser
 
     def pictures(self, request: SampleRequest) -> UInt8[ndarray, "n h w c"]:
         """The finished pictures of `request`."""

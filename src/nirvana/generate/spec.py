@@ -21,7 +21,7 @@ from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
-from nirvana.generate.request import number, text, whole
+from nirvana.generate.request import flag, number, text, whole
 from nirvana.nn import UNet, UNetConfig
 
 T = TypeVar("T")
@@ -61,6 +61,7 @@ class Recommended:
     solver: str = "ddim"
     grid: str = "uniform"
     guidance: float = 1.0
+    clip: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +205,7 @@ def _recommended(spec: Spec) -> Recommended:
         solver=text("the recommended solver", spec.get("solver", default["solver"])),
         grid=text("the recommended grid", spec.get("grid", default["grid"])),
         guidance=number("the recommended guidance", spec.get("guidance", default["guidance"])),
+        clip=flag("the recommended clip", spec.get("clip", default["clip"])),
     )
     for what, name, names in (("solver", made.solver, SOLVERS), ("grid", made.grid, GRIDS)):
         if name not in names:

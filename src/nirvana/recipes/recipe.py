@@ -112,6 +112,7 @@ def describe(
             "solver": recommended.solver,
             "grid": recommended.grid,
             "guidance": recommended.guidance if facts.names else 1.0,
+            "clip": recommended.clip,
         },
     }
 
@@ -169,13 +170,13 @@ def _chain(parts: ModelParts) -> Chain:
 
 def ddpm(facts: Facts) -> Recipe:
     """The original: eps of the linear chain with T = 1000, plain MSE (Ho et al. 2020)."""
-    model = _discrete(facts, "linear", learned=False, recommended=Recommended(steps=50, guidance=2.0))
+    model = _discrete(facts, "linear", learned=False, recommended=Recommended(steps=50, guidance=2.0, clip=True))
     return Recipe(model, lambda parts: Objective(DiscreteUniform(_chain(parts)), Simple()))
 
 
 def improved_ddpm(facts: Facts) -> Recipe:
     """The cosine chain with a learned variance, hybrid loss (Nichol & Dhariwal 2021, eq. 16)."""
-    recommended = Recommended(steps=100, solver="ddpm-learned", guidance=2.0)
+    recommended = Recommended(steps=100, solver="ddpm-learned", guidance=2.0, clip=True)
     model = _discrete(facts, "cosine", learned=True, recommended=recommended)
 
     def objective(parts: ModelParts) -> Objective:
