@@ -119,6 +119,22 @@ def test_a_kept_path_takes_one_level():
     assert SeededNoise([1, 2], (2,)).path(per_item, NEXT).shape == (2, 2)
 
 
+def test_a_kept_path_takes_one_level_on_either_side():
+    per_item = Level(torch.tensor([0.6, 0.8], dtype=F64), torch.tensor([0.8, 0.6], dtype=F64))
+    noise = SeededNoise([1, 2], (2,), keep_path=True)
+    for now, nxt in ((per_item, NEXT), (HALF, per_item)):
+        with pytest.raises(ValueError, match="one level"):
+            noise.path(now, nxt)
+
+
+def test_from_the_clean_end_a_unit_normal_stands_in_too():
+    clean = Level.of(1.0, 0.0)
+    for now, nxt in ((clean, HALF), (HALF, clean)):
+        noise = SeededNoise([9], (3000,), keep_path=True)
+        drawn = noise.path(now, nxt)
+        assert drawn.isfinite().all() and abs(float(drawn.std()) - 1) < 0.06
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, True])
 def test_a_seed_out_of_range_is_refused(seed: int):
     with pytest.raises(ValueError, match="out of range"):

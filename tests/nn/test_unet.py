@@ -198,6 +198,12 @@ def test_a_stem_of_two_makes_64_px_cost_what_32_px_do() -> None:
     assert flops(64, 2) < 1.3 * flops(32, 1) < 0.5 * flops(64, 1)
 
 
+def test_the_middle_has_attention_where_the_deepest_level_has() -> None:
+    for levels, expected in (((1,), [True, False]), ((0,), [False, False])):
+        net = UNet(dataclasses.replace(UNetConfig(1, 1, **SMALL), attention=levels))
+        assert [stage.cells is not None for stage in net.middle] == expected  # type: ignore[union-attr]
+
+
 def test_slots_are_what_the_config_says() -> None:
     assert UNet(UNetConfig(1, 1, **SMALL)).slots == frozenset()
     config = UNetConfig(1, 1, vector_dim=2, token_dim=3, concat_channels=1, **SMALL)
