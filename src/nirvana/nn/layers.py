@@ -18,7 +18,7 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     3: nn.Conv3d,
 }
 MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
-"""Channels last is the faster layout wherever torch has one (docs/benchmarks.md)."""
+"""Channels last is what GPUs and wide layers are fast in; on a CPU in float32 it is no loss (docs/benchmarks.md)."""
 
 
 def conv(dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
