@@ -137,6 +137,18 @@ def test_a_rule_that_does_not_fit_is_refused():
         Guided((Shifted(),) * 3, CFG(2.0))(state(), LEVEL, conds()[0])
 
 
+def test_two_branches_without_a_learned_variance_are_one_call_too():
+    class Bare(Shifted):
+        def __call__(self, x: Tensor, level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+            return Prediction(super().__call__(x, level, cond, nxt).x0)
+
+    strong, weak = conds()
+    denoiser = Bare()
+    found = guided(denoiser, strong, weak, 2.0)(state(), LEVEL, {})
+    assert [n for n, _, _ in denoiser.calls] == [6] and found.var_frac is None
+    assert torch.equal(found.x0, guided(Shifted(), strong, weak, 2.0)(state(), LEVEL, {}).x0)
+
+
 def test_clipped_keeps_x0_in_the_range_and_nothing_else():
     class Wide:
         def __call__(self, x: Tensor, level: Level, cond: object, nxt: Level | None = None) -> Prediction:
@@ -145,6 +157,7 @@ def test_clipped_keeps_x0_in_the_range_and_nothing_else():
     found = Clipped(Wide(), -1.0, 0.5)(torch.zeros(1, 4), LEVEL, {})
     assert found.x0.tolist() == [[-1.0, -0.5, 0.5, 0.5]]
     assert found.var_frac is not None and found.var_frac.tolist() == [[9.0] * 4]
+    assert Clipped(Wide())(torch.zeros(1, 4), LEVEL, {}).x0.tolist() == [[-1.0, -0.5, pytest.approx(0.7), 1.0]]
     with pytest.raises(ValueError, match="low must be below high"):
         Clipped(Wide(), 1.0, 1.0)
 

@@ -17,7 +17,7 @@ from nirvana.generate.images import Images
 from nirvana.generate.origin import Origin, digest, origin
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Preview, Sampler
-from nirvana.generate.spec import ModelParts, build
+from nirvana.generate.spec import build
 from nirvana.train.checkpoint import load_weights, newest
 from nirvana.train.device import pick_device
 from nirvana.train.run import RunFolder
@@ -30,13 +30,18 @@ class _Loaded(NamedTuple):
 
 
 class Model:
-    """A model of a run folder. Make one with `load`; then `generate`, or `stream` for previews at every step."""
+    """A model of a run folder. Make one with `load`; then `generate`, or `stream` for previews at every step.
+
+    parts: the model with its averaged weights; labels, request, check: those of its `Sampler`.
+    """
 
     def __init__(self, run: RunFolder, device: torch.device) -> None:
         self.run = run
         self.device = device
         self._loaded: dict[str, _Loaded] = {}
-        self._load("ema")
+        averaged = self.sampler("ema")
+        self.parts, self.labels = averaged.parts, averaged.labels
+        self.request, self.check = averaged.request, averaged.check
 
     def _load(self, which: str) -> _Loaded:
         if which not in self._loaded:
@@ -51,50 +56,6 @@ class Model:
     def sampler(self, which: str = "ema") -> Sampler:
         """What samples with the "ema" or "raw" weights, read at first use; Refused where they are damaged."""
         return self._load(which).sampler
-
-    @property
-    def parts(self) -> ModelParts:
-        """The model with its averaged weights."""
-        return self.sampler("ema").parts
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes; empty for a model without."""
-        return self.sampler("ema").labels
-
-    def request(
-        self,
-        prompt: str | None = None,
-        *,
-        label: str | Sequence[str] | None = None,
-        n: int = 1,
-        steps: int | None = None,
-        solver: str | None = None,
-        guidance: float | None = None,
-        seed: int = 0,
-        batch: int | None = None,
-        grid: str | None = None,
-        weights: str = "ema",
-        clip: bool | None = None,
-    ) -> SampleRequest:
-        """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it."""
-        return self.sampler("ema").request(
-            prompt,
-            label=label,
-            n=n,
-            steps=steps,
-            solver=solver,
-            guidance=guidance,
-            seed=seed,
-            batch=batch,
-            grid=grid,
-            weights=weights,
-            clip=clip,
-        )
-
-    def check(self, request: SampleRequest) -> None:
-        """Refused where this model cannot do `request`: solver, grid, labels, guidance."""
-        self.sampler("ema").check(request)
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.

@@ -25,8 +25,9 @@ from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
+from nirvana.train.optimizer import PhaseOptimizer
 from nirvana.train.plan import TrainPlan
-from nirvana.train.run import RunFolder
+from nirvana.train.run import RUN, RunFolder
 from nirvana.train.task import Position
 
 DEFAULT_MINUTES = 10.0
@@ -134,7 +135,7 @@ def prepare(
     names = data.names if data.labels is not None else ()
     facts = Facts(data.images.shape[1], data.images.shape[3], names, order.about_minutes)
     recipe, start = RECIPES[order.recipe](facts), None
-    begun = None if fresh or not (out / "run.json").is_file() else RunFolder.open(out)
+    begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
     # Once a checkpoint is there, the run it started from is not needed any more.
     if order.start is not None and (begun is None or begun.latest() is None):
         parent = RunFolder.open(find(order.start))
@@ -240,16 +241,16 @@ def _images(order: Order, recipe: Recipe, data: Dataset, device: torch.device) -
     plan = plan_of(recipe, recipe.batch * 8, 0)
     task = make_task(recipe, recipe.model, plan, device)
     batches = PictureBatches(data, 0, flip=recipe.flip)
-    optimizer = torch.optim.AdamW(task.phases[0].parameters.values(), lr=1e-6, fused=True)
+    phase = task.phases[0]
+    optimizer = PhaseOptimizer(phase, plan)
     seconds: list[float] = []
     started = time.perf_counter()
     while len(seconds) < 3 or (len(seconds) < 8 and time.perf_counter() - started < 5.0):
         begin = time.perf_counter()
         indices = range(len(seconds) * plan.batch, (len(seconds) + 1) * plan.batch)
-        loss = task.loss(task.phases[0], batches.batch(indices), Position(0, indices, indices.start))
-        optimizer.zero_grad()
-        loss.total.backward()
-        optimizer.step()
+        loss = task.loss(phase, batches.batch(indices), Position(0, indices, indices.start))
+        optimizer.backward(loss.total)
+        optimizer.step(optimizer.peak)
         float(loss.total.detach())
         seconds.append(time.perf_counter() - begin)
     step = sorted(seconds[1:])[len(seconds[1:]) // 2]
