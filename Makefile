@@ -5,6 +5,8 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
 TESTS ?= tests
 WORKERS ?= 2
 
@@ -12,8 +14,11 @@ WORKERS ?= 2
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
+ifneq ($(shell cat $(PEERS_READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(PEERS_READY)
+endif
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench bench-quality lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,10 +26,11 @@ help:
 	@echo "make test    set up and run the tests (TESTS=tests/diffusion for a part)"
 	@echo "make check   formatting, lint, types, direction of imports"
 	@echo "make format  format the code and mend what the linter can"
-	@echo "make bench   measure speed"
+	@echo "make bench   measure speed beside the peers, who get an environment of their own (about 20 minutes)"
+	@echo "make bench-quality  measure training time to equal quality beside the peers (hours)"
 	@echo "make setup   create .venv with nirvana and the tools, as constraints.txt pins them"
 	@echo "make lock    renew constraints.txt from pyproject.toml"
-	@echo "make clean   remove .venv and caches (runs/ stays)"
+	@echo "make clean   remove .venv, .venv-peers and caches (runs/ stays)"
 
 setup: $(READY)
 	@echo "Ready: $(BIN)/nirvana"
@@ -50,12 +56,18 @@ format: $(READY)
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/python scripts/readme_links.py
 
-bench: $(READY)
-	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+$(PEERS_READY): pyproject.toml constraints.txt benchmarks/peers.txt scripts/peers.sh
+	@scripts/peers.sh $(PEERS) "$(PYTHON)"
+
+bench: $(READY) $(PEERS_READY)
+	@for file in benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file || exit 1; done
+
+bench-quality: $(READY) $(PEERS_READY)
+	@$(BIN)/python benchmarks/time_to_quality.py
 
 lock:
 	@scripts/lock.sh "$(PYTHON)"
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist
 	@find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -19,7 +19,9 @@ from torch import Tensor
 from nirvana.data import Dataset, open_data
 from nirvana.diffusion import Clipped, sample_rng
 from nirvana.diffusion.markov import Bound, Chain, Variance
-from nirvana.recipes.image import make_task, plan_of
+from nirvana.recipes.image import make_task
+from nirvana.recipes.order import Order
+from nirvana.recipes.planner import plan_of
 from nirvana.recipes.recipe import Facts, Recipe, ddpm, improved_ddpm
 from nirvana.recipes.task import DiffusionTask, PictureBatches
 from nirvana.train.checkpoint import load_weights
@@ -29,7 +31,7 @@ from nirvana.train.run import RunFolder
 
 def trained(recipe: Recipe, data: Dataset, images: int) -> DiffusionTask:
     """The task of `recipe` after `images` images, with its averaged weights."""
-    plan = replace(plan_of(recipe, images, seed=0), sample_every=None)
+    plan = replace(plan_of(recipe, images, Order("fashion-mnist")), sample_every=None)
     task = make_task(recipe, recipe.model, plan, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", {}, plan, data.manifest.to_json(), recipe.model, "")

@@ -53,6 +53,49 @@ def test_generate_with_labels_json_and_animation(capsys: Captured, run: str) -> 
         assert animation.n_frames == 4  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_generate_keeps_what_saves_time_in_the_picture(
+    capsys: Captured, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nirvana.train import device
+
+    monkeypatch.setattr(device, "has_bfloat16", lambda _: False)
+    args = ["generate", run, "--steps", "4", "--guidance-interval", "0.2,2", "--precision", "bfloat16", "--out", "o"]
+    assert main(args) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "this cpu only emulates bfloat16: float32 is faster here\n"
+    pixels, saved = read_png(Path("o/000.png"))
+    request: Any = saved["request"]
+    assert (request["guidance_interval"], request["precision"], request["engine"]) == ([0.2, 2.0], "bfloat16", "torch")
+    expected = load(run).generate(steps=4, guidance_interval=(0.2, 2.0), precision="bfloat16")
+    assert np.array_equal(pixels, expected.array[0])
+    assert main(["reproduce", "o/000.png"]) == 0
+    assert capsys.readouterr().out == "o/000.png: reproduced, byte for byte\n"
+    monkeypatch.setattr(device, "has_bfloat16", lambda _: True)
+    assert main(args) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_generate_compiled_says_what_it_costs(capsys: Captured, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "compile", lambda net, **_: net)
+    assert main(["generate", run, "--steps", "1", "--compile", "--out", "o"]) == 0
+    assert "compiling for the CPU takes minutes" in capsys.readouterr().err
+    assert read_png_metadata(Path("o/000.png"))["origin"]["machine"]["compiled"] is True  # pyright: ignore
+    assert main(["generate", run, "--compile", "--engine", "onnx", "--out", "o"]) == 2
+    assert "leave --compile out" in capsys.readouterr().err
+
+
+def test_sheet_takes_what_saves_time(capsys: Captured, run: str) -> None:
+    args = ["--x", "guidance_interval=none,0.2:2", "--y", "precision=float32,bfloat16", "--out", "s.png"]
+    assert main(["sheet", run, "--steps", "2", *args]) == 0
+    assert read_png_metadata(Path("s.png"))["x"] == {"field": "guidance_interval", "values": ["none", "0.2:2"]}
+    args = ["--x", "steps=1,2", "--guidance-interval", "0.2,2", "--precision", "bfloat16", "--out", "t.png"]
+    assert main(["sheet", run, *args]) == 0
+    request: Any = read_png_metadata(Path("t.png"))["request"]
+    assert (request["guidance_interval"], request["precision"]) == ([0.2, 2.0], "bfloat16")
+
+
 def test_a_prompt_that_is_a_label_is_used_and_said(capsys: Captured, run: str) -> None:
     assert main(["generate", run, "dog", "--steps", "1"]) == 0
     captured = capsys.readouterr()
@@ -103,6 +146,14 @@ def test_info_in_both_forms(capsys: Captured, run: str) -> None:
         (["--grid", "karas"], "did you mean 'karras'"),
         (["--weights", "emma"], "did you mean 'ema'"),
         (["--device", "cpuu"], "did you mean 'cpu'"),
+        (["--guidance-interval", "2,1"], "must rise"),
+        (["--guidance-interval", "2"], "two ratios"),
+        (["--guidance-interval", "a,b"], "two numbers"),
+        (["--precision", "bf16"], "did you mean 'bfloat16'"),
+        (["--engine", "openvin"], "did you mean 'openvino'"),
+        (["--engine", "onnx"], "has no engine 'onnx' yet"),
+        (["--engine", "onnx", "--weights", "raw"], "leave weights at 'ema'"),
+        (["--engine", "onnx", "--precision", "bfloat16"], "precision at 'float32'"),
         (["a", "--label", "cat"], "give one of them"),
         (["a cat on a mat"], "knows labels, not prompts"),
         (["--out", "taken.txt"], "is a file"),

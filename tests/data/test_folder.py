@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nirvana.data import Dataset, open_data
+from nirvana.data import Dataset, folder, open_data
 from nirvana.errors import Refused
 
 
@@ -243,3 +245,24 @@ def test_built_in_names_win_and_a_path_says_otherwise(tmp_path: Path, monkeypatc
     assert open_data("./digits", cache_dir=cache).manifest.kind == "folder"
     assert open_data(str(tmp_path / "digits"), cache_dir=cache).manifest.source == str(tmp_path / "digits")
     assert open_data("x:test", cache_dir=cache).manifest.kind == "folder"
+
+
+def test_decoding_uses_the_processors_of_the_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(root / "a.png")
+    save(root / "b.png")
+    pools: list[int] = []
+    of_python = folder.ThreadPoolExecutor
+
+    def pool(workers: int) -> ThreadPoolExecutor:
+        pools.append(workers)
+        return of_python(workers)
+
+    monkeypatch.setattr(folder, "ThreadPoolExecutor", pool)
+    for processors, expected in ((3, 3), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, n=processors: set(range(n)), raising=False)
+        opened(root, size=4 + processors)
+        assert pools.pop() == expected
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    opened(root, size=4)
+    assert pools.pop() == 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond
 from nirvana.diffusion.exact import MixtureDenoiser
-from nirvana.diffusion.guidance import CFG, Clipped, Guided, WithCond, guided
+from nirvana.diffusion.guidance import CFG, Clipped, Guided, Interval, WithCond, guided
 from nirvana.diffusion.level import Level, left_align
 from nirvana.diffusion.prediction import Prediction
 
@@ -167,3 +167,46 @@ def test_fresh_reaches_branches():
     strong, weak = conds()
     Guided((WithCond(one, strong), other), CFG(2.0)).fresh()(state(), LEVEL, weak)
     assert (one.freshened, other.freshened) == (1, 1) and one.calls == other.calls == []
+
+
+@pytest.mark.parametrize("w", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize(
+    ("ratio", "inside"),
+    [(0.0, False), (0.49, False), (0.5, True), (1.0, True), (2.0, True), (2.1, False), (9e9, False)],
+)
+def test_an_interval_guides_inside_and_is_the_strong_branch_outside(ratio: float, inside: bool, w: float):
+    strong, weak = conds()
+    level = Level.of(0.3, 0.3 * ratio)
+    denoiser = Shifted()
+    found = guided(denoiser, strong, weak, w, (0.5, 2.0))(state(), level, {}, NXT).x0
+    plain = Shifted()
+    assert torch.equal(found, guided(plain, strong, weak, w if inside else 1.0)(state(), level, {}, NXT).x0)
+    assert [n for n, _, _ in denoiser.calls] == [n for n, _, _ in plain.calls] == [6 if inside and w == 3 else 3]
+
+
+def test_an_interval_at_pure_noise_is_outside():
+    assert Interval(CFG(3.0), 0.0, 1e300).needs(Level.of(0.0, 1.0)) == (True, False)
+
+
+@pytest.mark.parametrize("w", [0.0, 2.0])
+def test_an_interval_holds_for_every_item_by_itself(w: float):
+    strong, weak = conds()
+    level = Level.from_ratio(torch.tensor([0.1, 1.0, 7.0], dtype=F64))
+    found = guided(Shifted(), strong, weak, w, (0.5, 2.0))(state(), level, {}).x0
+    inside, outside = (guided(Shifted(), strong, weak, u)(state(), level, {}).x0 for u in (w, 1.0))
+    assert torch.equal(found, torch.stack([outside[0], inside[1], outside[2]]))
+
+
+@pytest.mark.parametrize("ends", [(-0.1, 1.0), (1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (0.0, math.nan)])
+def test_an_interval_that_is_none_is_refused(ends: tuple[float, float]):
+    with pytest.raises(ValueError, match="guidance interval"):
+        Interval(CFG(2.0), *ends)
+
+
+def test_fresh_reaches_the_rule_of_an_interval():
+    class Memory(CFG):
+        def fresh(self) -> CFG:
+            return CFG(9.0)
+
+    made = Interval(Memory(2.0), 0.5, 1.0).fresh()
+    assert (made.rule, made.low, made.high) == (CFG(9.0), 0.5, 1.0)

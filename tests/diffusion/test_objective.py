@@ -19,6 +19,7 @@ from nirvana.diffusion.objective import (
     DiscreteUniform,
     EDMLogNormal,
     EDMWeight,
+    FlowWeight,
     Gains,
     LevelSampler,
     LogitNormal,
@@ -203,6 +204,8 @@ ON_X0: dict[str, tuple[Weight, Callable[[Tensor], Tensor]]] = {
     "min-snr": (MinSNR(), lambda ratio: (ratio**-2).clamp(max=5)),
     "min-snr 0.5": (MinSNR(0.5), lambda ratio: (ratio**-2).clamp(max=0.5)),
     "edm": (EDMWeight(DATA), lambda ratio: (ratio**2 + DATA**2) / (ratio * DATA) ** 2),
+    "flow": (FlowWeight(), lambda ratio: (1 + 1 / ratio).clamp(max=20) ** 2),
+    "flow 0.5": (FlowWeight(0.5), lambda ratio: (1 + 1 / ratio).clamp(max=2) ** 2),
     "of lam": (OfLam(lambda lam: 1 / (1 + torch.exp(-lam))), lambda ratio: 1 / (1 + ratio)),
 }
 
@@ -216,6 +219,12 @@ def test_a_weight_counts_the_x0_error_by_its_formula(network: str, name: str) ->
     one = torch.ones_like(LEVELS.lam)
     on_x0 = weight(Gains.of(LEVELS, (one, 0 * one)))
     torch.testing.assert_close(on_x0, formula(LEVELS.ratio), rtol=1e-12, atol=0)
+
+
+def test_flow_weight_on_a_flow_network_is_no_weight() -> None:
+    weighted, _ = loss_and_x0_error("flow", FlowWeight(0.0))
+    plain, _ = loss_and_x0_error("flow", SameSpace())
+    torch.testing.assert_close(weighted, plain, rtol=1e-12, atol=0)
 
 
 def test_edm_weight_on_an_edm_network_is_no_weight() -> None:

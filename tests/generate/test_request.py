@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nirvana.errors import Refused
 from nirvana.generate import SampleRequest
+from nirvana.generate.request import interval
 
 names = st.text('aZ7 é-,"\u20ac', min_size=1, max_size=8)
 # Plain values: the type checker of the tests draws random numbers, which a strategy must not.
@@ -26,6 +27,9 @@ fields = st.fixed_dictionaries(
         "batch": st.integers(1, 10**6),
         "weights": st.sampled_from(["ema", "raw"]),
         "clip": st.booleans(),
+        "guidance_interval": st.none() | st.tuples(st.floats(0, 1), st.floats(1.5, 1e6)),
+        "precision": st.just("float32"),
+        "engine": st.just("torch"),
     }
 )
 
@@ -67,8 +71,18 @@ def test_labels_take_turns() -> None:
         ({"solver": ""}, "solver must be a non-empty name"),
         ({"labels": ("",)}, "label must be a non-empty name"),
         ({"weights": "emma"}, "did you mean 'ema'"),
-        ({"version": 2}, "newer than this nirvana"),
+        ({"version": 3}, "newer than this nirvana"),
         ({"version": 0}, "no readable version"),
+        ({"guidance_interval": (2.0, 1.0)}, "must rise, got 2 to 1"),
+        ({"guidance_interval": (1.0, 1.0)}, "must rise"),
+        ({"guidance_interval": (-1.0, 1.0)}, "at least 0"),
+        ({"guidance_interval": (0.0, math.inf)}, "finite"),
+        ({"precision": "float61"}, "unknown precision 'float61'"),
+        ({"engine": "opnevino"}, "did you mean 'openvino'"),
+        ({"engine": "onnx", "weights": "raw"}, "leave weights at 'ema'"),
+        ({"engine": "onnx", "precision": "bfloat16"}, "precision at 'float32'"),
+        ({"version": 1, "precision": "bfloat16"}, "version 1 has no 'precision'"),
+        ({"version": 1, "guidance_interval": (0.0, 1.0)}, "version 1 has no 'guidance_interval'"),
     ],
 )
 def test_bad_values_are_refused(changes: dict[str, object], message: str) -> None:
@@ -97,11 +111,49 @@ def test_the_ends_of_the_ranges_are_fine() -> None:
         ({"labels": "cat"}, "list of class names"),
         ({"labels": [1]}, "non-empty name"),
         ({"solver": 3}, "non-empty name"),
+        ({"guidance_interval": 3}, "two ratios"),
+        ({"guidance_interval": [1]}, "two ratios"),
+        ({"guidance_interval": [0, "1"]}, "must be a number"),
+        ({"precision": None}, "lacks its field 'precision'"),
+        ({"engine": 3}, "non-empty name"),
+        ({"version": 1, "engine": "onnx"}, "version 1 has no 'engine'"),
     ],
 )
 def test_from_json_is_strict(edit: dict[str, object], message: str) -> None:
     value = {**SampleRequest().to_json(), **edit}
     with pytest.raises(Refused, match=message):
-        SampleRequest.from_json({name: v for name, v in value.items() if v is not None})
+        SampleRequest.from_json({name: v for name, v in value.items() if name not in edit or v is not None})
     with pytest.raises(Refused, match="JSON object"):
         SampleRequest.from_json([1])
+
+
+FIRST = {
+    "n": 3,
+    "labels": ["cat"],
+    "steps": 4,
+    "solver": "ddpm",
+    "grid": "uniform",
+    "guidance": 2.0,
+    "seed": 5,
+    "batch": 2,
+    "weights": "raw",
+    "clip": True,
+    "version": 1,
+}
+"""A request as the first version wrote it."""
+
+
+def test_a_request_of_the_first_version_is_read_and_written_as_it_was() -> None:
+    read = SampleRequest.from_json(FIRST)
+    assert (read.guidance_interval, read.precision, read.engine) == (None, "float32", "torch")
+    assert (read.n, read.solver, read.clip, read.seed) == (3, "ddpm", True, 5)
+    assert json.dumps(read.to_json()) == json.dumps(FIRST)
+    with pytest.raises(Refused, match="lacks its field 'clip'"):
+        SampleRequest.from_json({name: value for name, value in FIRST.items() if name != "clip"})
+
+
+def test_an_interval_is_written_with_a_comma() -> None:
+    assert interval("0.2, 5") == (0.2, 5.0)
+    for wrong in ("1", "1,2,3", "a,b", "", "2,1", "0,nan"):
+        with pytest.raises(Refused, match="interval"):
+            interval(wrong)

@@ -10,9 +10,11 @@ import torch
 
 from nirvana.data import flips, open_data, order
 from nirvana.diffusion import sample_rng
-from nirvana.recipes.image import make_task, plan_of
+from nirvana.recipes.image import make_task
+from nirvana.recipes.order import Order
+from nirvana.recipes.planner import plan_of
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
-from nirvana.recipes.task import DiffusionTask, PictureBatches
+from nirvana.recipes.task import DiffusionTask, PictureBatches, Pictures
 from nirvana.train.task import Position
 
 NAMES = tuple("0123456789")
@@ -20,7 +22,8 @@ NAMES = tuple("0123456789")
 
 def made(name: str = "flow") -> tuple[DiffusionTask, Recipe]:
     recipe = RECIPES[name](Facts(8, 1, NAMES))
-    task = make_task(recipe, recipe.model, plan_of(dataclasses.replace(recipe, batch=8), 64, 0), torch.device("cpu"))
+    plan = plan_of(dataclasses.replace(recipe, batch=8), 64, Order("digits"))
+    task = make_task(recipe, recipe.model, plan, torch.device("cpu"))
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in task.modules.parameters():
@@ -97,11 +100,25 @@ def test_pictures_come_in_the_order_and_with_the_flips_of_their_indices() -> Non
     assert torch.equal(plain.x0[~torch.from_numpy(mirrored)], batch.x0[~torch.from_numpy(mirrored)])
 
 
+def test_a_batch_enters_the_network_channels_last_without_a_copy() -> None:
+    recipe = RECIPES["flow"](Facts(8, 3))
+    task = make_task(recipe, recipe.model, plan_of(recipe, 64, Order("digits")), torch.device("cpu"))
+    pictures = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    seen: list[torch.Tensor] = []
+    network = task.parts.denoiser.net
+    network.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    network.stem.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))  # type: ignore[union-attr]
+    task.loss(task.phases[0], Pictures(pictures, torch.zeros(4, dtype=torch.int64)), Position(0, range(4), 0))
+    entered, at_stem = seen
+    assert entered.is_contiguous(memory_format=torch.channels_last)
+    assert entered.data_ptr() == at_stem.data_ptr()
+
+
 def test_the_weights_come_from_the_seed() -> None:
     recipe = RECIPES["flow"](Facts(8, 1, NAMES))
 
     def weights(seed: int) -> torch.Tensor:
-        task = make_task(recipe, recipe.model, plan_of(recipe, 64, seed), torch.device("cpu"))
+        task = make_task(recipe, recipe.model, plan_of(recipe, 64, Order("digits", seed=seed)), torch.device("cpu"))
         return task.state_dict()["denoiser.net.stem.weight"]
 
     state = torch.random.get_rng_state()

@@ -85,6 +85,14 @@ def test_json_round_trip(fields: dict[str, Any]) -> None:
             TrainPlan.from_json(wrong)
 
 
+def test_a_plan_of_before_compiling_was_a_choice_is_read() -> None:
+    plan = TrainPlan(images=100, batch=7)
+    stored = plan.to_json()
+    assert stored.pop("compile") is False
+    assert TrainPlan.from_json(stored) == plan
+    assert TrainPlan.from_json({**stored, "compile": True}).compile
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

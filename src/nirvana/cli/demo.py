@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from nirvana.cli.console import Console, duration
-from nirvana.cli.train import again, check, follow_all
+from nirvana.cli.plan import tell
+from nirvana.cli.train import again, follow_all
 
 if TYPE_CHECKING:
     from nirvana.recipes.demo import Outcome
@@ -35,14 +36,16 @@ def demo(
         seed: of all randomness
         fresh: start anew
     """
-    check(size=None, images=None, minutes=None, seed=seed)
     from nirvana.generate.model import load
     from nirvana.recipes import demo as recipe
     from nirvana.recipes.image import prepare
+    from nirvana.train.allocator import keep_memory
 
-    run = Path(out).expanduser()
-    training = prepare(recipe.order(seed), run, fresh=fresh, command="nirvana demo")
-    console.note(f"1. training: {training.summary()}")
+    keep_memory()
+    order, run = recipe.order(seed), Path(out).expanduser()
+    console.note("1. training")
+    training = prepare(order, run, fresh=fresh, command="nirvana demo")
+    tell(console, training, order)
     follow_all(console, training.events(), run, again())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     model = load(run)

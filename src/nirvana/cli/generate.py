@@ -11,7 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from nirvana.cli.console import Console, duration
 from nirvana.errors import Refused
 from nirvana.files import explained
-from nirvana.generate.request import SampleRequest
+from nirvana.generate.request import SampleRequest, interval
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -37,6 +37,10 @@ def generate(
     batch: Annotated[int | None, arg(metavar="B", help_behavior_hint="")] = None,
     grid: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
     weights: Annotated[str, arg(metavar="ema|raw")] = "ema",
+    guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
+    precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
+    engine: Annotated[str, arg(metavar="NAME")] = "torch",
+    compile: bool = False,
     animate: bool = False,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
 ) -> None:
@@ -62,10 +66,15 @@ def generate(
         batch: pictures computed at once (by their size)
         grid: where the noise levels lie (what the run recommends)
         weights: averaged or last weights
+        guidance_interval: guide only between these noise levels sigma/alpha (everywhere)
+        precision: what the network computes in
+        engine: torch, or one that `nirvana export` wrote: openvino, onnx, aoti
+        compile: compile the network first, which takes minutes and pays off on a GPU
         animate: also write animation.webp, from noise to pictures
         device: cpu, cuda, mps or auto
     """
     # What needs no model is refused before torch is imported.
+    ratios = None if guidance_interval is None else interval(guidance_interval)
     SampleRequest(
         n=n,
         steps=1 if steps is None else steps,
@@ -73,14 +82,19 @@ def generate(
         seed=seed,
         batch=1 if batch is None else batch,
         weights=weights,
+        guidance_interval=ratios,
+        precision=precision,
+        engine=engine,
     )
+    if compile and engine != "torch":
+        raise Refused(f"the engine '{engine}' was compiled at its export; leave --compile out")
     if prompt is not None and label:
         raise Refused(f"both the prompt '{prompt}' and a label were given; give one of them")
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
     from nirvana.modality import save_animation
 
-    found = load(model, device=device)
+    found = load(model, device=device, compile=compile)
     request = found.request(
         prompt,
         label=label or None,
@@ -92,10 +106,14 @@ def generate(
         batch=batch,
         grid=grid,
         weights=weights,
+        guidance_interval=ratios,
+        precision=precision,
+        engine=engine,
     )
     folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
     if prompt is not None:
         console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
+    _note_cost(console, found, request)
     started = time.perf_counter()
     images, frames = run(console, found, request, animate)
     seconds = time.perf_counter() - started
@@ -115,6 +133,16 @@ def generate(
             "request": request.to_json(),
         },
     )
+
+
+def _note_cost(console: Console, model: Model, request: SampleRequest) -> None:
+    """Say what was asked for to save time and costs it here."""
+    from nirvana.train.device import has_bfloat16
+
+    if request.precision == "bfloat16" and not has_bfloat16(model.device):
+        console.note(f"this {model.device.type} only emulates bfloat16: float32 is faster here")
+    if model.compiled and model.device.type == "cpu":
+        console.note("compiling for the CPU takes minutes before the first step, and rarely gains them back")
 
 
 def run(console: Console, model: Model, request: SampleRequest, animate: bool) -> tuple[Images, list[Picture]]:

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from nirvana.cli.console import Console
 from nirvana.errors import Refused
-from nirvana.generate.request import SampleRequest
+from nirvana.generate.request import SampleRequest, interval
 
 
 def sheet(
@@ -24,12 +24,15 @@ def sheet(
     solver: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
     seed: Annotated[int, arg(metavar="S")] = 0,
+    guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
+    precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
+    engine: Annotated[str, arg(metavar="NAME")] = "torch",
     out: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
 ) -> None:
     """Compare settings on one labelled page: columns vary one field, rows another.
 
-    Fields: steps, guidance, seed, label, solver, grid, weights.
+    Fields: steps, guidance, seed, label, solver, grid, weights, precision, engine, guidance_interval (LOW:HIGH, none).
 
     examples:
       nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
@@ -45,10 +48,22 @@ def sheet(
         solver: how a step is made where no axis varies it
         guidance: guidance where no axis varies it
         seed: seed of the first picture in each place
+        guidance_interval: noise levels sigma/alpha to guide between where no axis varies them (everywhere)
+        precision: what the network computes in where no axis varies it
+        engine: what runs the network where no axis varies it: torch, openvino, onnx, aoti
         out: the PNG file (generated/RUN-sheet.png)
         device: cpu, cuda, mps or auto
     """
-    SampleRequest(n=n, steps=1 if steps is None else steps, guidance=1.0 if guidance is None else guidance, seed=seed)
+    ratios = None if guidance_interval is None else interval(guidance_interval)
+    SampleRequest(
+        n=n,
+        steps=1 if steps is None else steps,
+        guidance=1.0 if guidance is None else guidance,
+        seed=seed,
+        guidance_interval=ratios,
+        precision=precision,
+        engine=engine,
+    )
     from nirvana.generate import sheet as sheets
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
@@ -59,7 +74,17 @@ def sheet(
     if target.suffix.lower() != ".png" or target.is_dir():
         raise Refused(f"{target}: a sheet is a PNG file; name one with --out, such as sheet.png")
     check_folder(target.parent)
-    base = found.request(label=label, n=n, steps=steps, solver=solver, guidance=guidance, seed=seed)
+    base = found.request(
+        label=label,
+        n=n,
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+        seed=seed,
+        guidance_interval=ratios,
+        precision=precision,
+        engine=engine,
+    )
     cells = sheets.requests(found, base, across, down)
     total = sum(request.steps * len(request.batches()) for row in cells for request in row)
     with console.progress("drawing", total, "steps") as bar:

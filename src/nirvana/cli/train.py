@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from tyro.conf import Positional, arg
 
 from nirvana.cli.console import Bar, Console, duration
-from nirvana.errors import Refused
+from nirvana.cli.plan import tell, tell_memory
 from nirvana.files import Json
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from nirvana.train.events import Event, StepDone
 
-MOST_SIZE = 4096
 JSON_STEPS = 10
 """With --json every so many-th step gives a line."""
 
@@ -37,15 +36,22 @@ def train(
     size: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     images: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     minutes: Annotated[float | None, arg(metavar="M", help_behavior_hint="")] = None,
-    recipe: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    recipe: Annotated[str, arg(metavar="NAME")] = "flow",
+    width: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
+    batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
+    accumulate: Annotated[int, arg(metavar="N")] = 1,
     from_run: Annotated[str | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None,
     seed: Annotated[int, arg(metavar="S")] = 0,
+    device: Annotated[str, arg(metavar="NAME")] = "auto",
+    precision: Annotated[str, arg(metavar="NAME")] = "auto",
+    compile: bool = False,
     fresh: bool = False,
     allow_bad: bool = False,
 ) -> None:
     """Train a model on pictures; the same command on an unfinished run goes on with it.
 
-    Sub-folders of SOURCE are labels. Nothing is lost: Ctrl-C saves, and so does a kill up to the last checkpoint.
+    Sub-folders of SOURCE are labels. With --minutes the size of the pictures, the network and the number of images are
+    what this machine can do in that time. Nothing is lost: Ctrl-C saves, and so does a kill up to the last checkpoint.
 
     examples:
       nirvana train flowers/ --minutes 10
@@ -55,21 +61,43 @@ def train(
     Args:
         source: a folder of pictures, or digits or fashion-mnist
         out: the run folder (runs/ and the name of SOURCE)
-        size: side of the training pictures in pixels (by the pictures)
+        size: side of the training pictures in pixels (by the pictures and the time)
         images: how many pictures to see, repetitions included
-        minutes: how long to train, about (10, where neither is given)
-        recipe: flow, edm, ddpm or improved-ddpm (flow)
+        minutes: how long the whole command may take (10, where neither is given)
+        recipe: flow, edm, ddpm or improved-ddpm
+        width: channels of the network at its finest level (by the time)
+        batch: pictures in a step (by the recipe)
+        accumulate: parts a batch is computed in, to save memory
         from_run: start from the weights of that run, also with other labels
         seed: of all randomness
+        device: auto, cpu, cuda, cuda:1 or mps
+        precision: auto, float32 or bfloat16
+        compile: make kernels with torch.compile; minutes before the first step, worth it on a GPU
         fresh: replace the run that is there
         allow_bad: train although many files cannot be read
     """
-    check(size=size, images=images, minutes=minutes, seed=seed)
-    run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
-    from nirvana.recipes.image import Order, prepare
+    from nirvana.recipes.order import Order
 
-    chosen = {} if recipe is None else {"recipe": recipe}
-    order = Order(source, size=size, images=images, minutes=minutes, start=from_run, seed=seed, **chosen)
+    order = Order(
+        source,
+        size=size,
+        images=images,
+        minutes=minutes,
+        recipe=recipe,
+        width=width,
+        batch=batch,
+        accumulate=accumulate,
+        start=from_run,
+        seed=seed,
+        device=device,
+        precision=precision,
+        compile=compile,
+    )
+    run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
+    from nirvana.recipes.image import prepare
+    from nirvana.train.allocator import keep_memory
+
+    keep_memory()
     with console.progress("reading", 0, "pictures") as bar:
         training = prepare(
             order,
@@ -78,29 +106,11 @@ def train(
             allow_bad=allow_bad,
             command=shlex.join(["nirvana", *sys.argv[1:]]),
             progress=lambda done, total: bar.update(done, total=total),
+            say=lambda what: bar.update(0, what),
         )
-    console.note(training.summary())
-    rejected = training.data.manifest.rejected
-    if rejected:
-        example = f"{rejected[0]['path']}: {rejected[0]['reason']}"
-        console.note(f"{len(rejected)} files cannot be read and are left out ({example}; all: {run / 'data.json'})")
-    for notice in training.data.notices:
-        console.note(notice)
+    tell(console, training, order)
     follow_all(console, training.events(), run, again())
-
-
-def check(*, size: int | None, images: int | None, minutes: float | None, seed: int) -> None:
-    """Refused where a number is out of range, before anything is imported, read or written."""
-    if size is not None and not 1 <= size <= MOST_SIZE:
-        raise Refused(f"size must be 1 to {MOST_SIZE} pixels, got {size}; leave it out to let the pictures decide")
-    if images is not None and images < 1:
-        raise Refused(f"images must be at least 1, got {images}; it counts pictures seen, repetitions included")
-    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise Refused(f"minutes must be a positive number, got {minutes}")
-    if images is not None and minutes is not None:
-        raise Refused("both --images and --minutes were given; give one of them")
-    if not 0 <= seed < 2**63:
-        raise Refused(f"seed must be in 0..2^63-1, got {seed}")
+    tell_memory(console, training)
 
 
 def source_name(source: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from nirvana.diffusion.level import moved
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 
@@ -44,7 +45,8 @@ class LabelConditioner(nn.Module):
                 f"labels must be in 0..{len(self.names) - 1}, got {int(labels.min())}..{int(labels.max())}"
             )
         rows = labels if drop is None else torch.where(drop, len(self.names), labels)
-        return {"vector": self.embedding(rows)}
+        # Labels come on the CPU, where checking them waits for no device.
+        return {"vector": self.embedding(moved(rows, self.embedding.weight.device))}
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "b d"]]:
         """The null class for the batch of `cond`: the weak branch of guidance."""

@@ -18,14 +18,15 @@ from nirvana.diffusion.denoiser import (
 )
 from nirvana.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.grid import GRIDS, Grid, karras, trailing, uniform, uniform_lam
-from nirvana.diffusion.guidance import CFG, Clipped, Guided, Rule, WithCond, guided
-from nirvana.diffusion.level import Level, left_align, strictly_monotone
+from nirvana.diffusion.guidance import CFG, Clipped, Guided, Interval, Rule, WithCond, guided
+from nirvana.diffusion.level import Level, left_align, strictly_monotone, walk
 from nirvana.diffusion.markov import Chain, cosine_betas, linear_betas
 from nirvana.diffusion.noise import Noise, SeededNoise, sample_rng
 from nirvana.diffusion.objective import (
     DiscreteUniform,
     EDMLogNormal,
     EDMWeight,
+    FlowWeight,
     LevelSampler,
     LogitNormal,
     MinSNR,
@@ -77,6 +78,7 @@ __all__ = [
     "EDMCode",
     "EDMLogNormal",
     "EDMWeight",
+    "FlowWeight",
     "Edit",
     "Eps",
     "Flow",
@@ -84,6 +86,7 @@ __all__ = [
     "GaussianDenoiser",
     "Grid",
     "Guided",
+    "Interval",
     "Level",
     "LevelSampler",
     "LinearVP",
@@ -132,4 +135,5 @@ __all__ = [
     "trajectory",
     "uniform",
     "uniform_lam",
+    "walk",
 ]

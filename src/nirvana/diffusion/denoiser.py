@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Protocol, cast, get_args, runtime_checkable
@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nirvana.diffusion.level import Level, left_align
-from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, to_x0
+from nirvana.diffusion.level import Coefficient, Level, at, left_align, moved
+from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, x0_coefficients
 from nirvana.diffusion.schedule import Tabulated
 
 Cond = Mapping[str, Tensor]
@@ -111,6 +111,34 @@ class Output:
     pq: Coefficients
 
 
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """(scale to native, c_noise, and c_in where there is one) of a level."""
+
+    native: Native
+    c_noise: NoiseCode
+    sigma_data: float | None
+
+    def __call__(self, level: Level) -> tuple[Tensor, ...]:
+        scale = _native_scale(level, self.native)
+        native = level.scaled(scale)
+        if self.sigma_data is None:
+            return scale, self.c_noise(native)
+        return scale, self.c_noise(native), 1 / torch.hypot(native.sigma, self.sigma_data * native.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """(of_F, of_x) of x0 = of_F*F + of_x*x_native at a level."""
+
+    native: Native
+    parameterization: Parameterization
+
+    def __call__(self, level: Level) -> tuple[Tensor, Tensor]:
+        native = level.scaled(_native_scale(level, self.native))
+        return x0_coefficients(native, self.parameterization(native))
+
+
 class Preconditioned(nn.Module):
     """A network as a denoiser: scales x and level to the native scale, codes the level, turns F into x0.
 
@@ -140,38 +168,60 @@ class Preconditioned(nn.Module):
         self.net = net
         self.parameterization = parameterization
         self.native: Native = native
-        self.c_in = c_in
+        self.c_in: Literal["none", "edm"] = c_in
         self.c_noise = c_noise
         self.sigma_data = sigma_data
         self.learned_variance = learned_variance
+        self._inputs = _Inputs(native, c_noise, sigma_data if c_in == "edm" else None)
+        self._answer = _Answer(native, parameterization)
+
+    def around(self, net: nn.Module) -> Preconditioned:
+        """The same of another network, which has its weights in another form."""
+        return Preconditioned(
+            net,
+            self.parameterization,
+            native=self.native,
+            c_in=self.c_in,
+            c_noise=self.c_noise,
+            sigma_data=self.sigma_data,
+            learned_variance=self.learned_variance,
+        )
 
     def forward(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         """The prediction of x0 at `level`. Raises ValueError where slots do not match or x0 is undetermined."""
         del nxt  # a network of one level
-        out = self.output(x, level, cond)
-        return Prediction(to_x0(out.F, out.x_native, out.level_native, out.pq), out.var_frac)
+        F, x_native, var_frac = self._called(x, at(self._inputs, level), cond)
+        of_F, of_x = at(self._answer, level)
+        return Prediction(left_align(of_F, x) * F + left_align(of_x, x) * x_native, var_frac)
 
     def output(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond) -> Output:
         """The raw output, for objectives: its loss needs no division by a small alpha or sigma."""
+        F, x_native, var_frac = self._called(x, self._inputs(level), cond)
+        level_native = level.scaled(_native_scale(level, self.native))
+        return Output(F, x_native, level_native, var_frac, self.parameterization(level_native))
+
+    def _called(self, x: Tensor, inputs: Sequence[Coefficient], cond: Cond) -> tuple[Tensor, Tensor, Tensor | None]:
+        """F, x at the native scale, and the raw variance fraction."""
         net = cast(Net, self.net)
         check_slots(net.slots, cond, x.shape[0])
-        scale = _native_scale(level, self.native)
-        at = level.scaled(scale)
+        scale, code, *c_in = inputs
         x_native = left_align(scale, x) * x
-        c_in = 1 / torch.hypot(at.sigma, self.sigma_data * at.alpha) if self.c_in == "edm" else None
-        inputs = x_native if c_in is None else left_align(c_in, x) * x_native
-        F, var_frac = self._halves(net(*self._enter(inputs, self.c_noise(at), cond)).to(x.dtype), x.shape)
-        return Output(F, x_native, at, var_frac, self.parameterization(at))
+        scaled = left_align(c_in[0], x) * x_native if c_in else x_native
+        F, var_frac = self._halves(net(*self._enter(scaled, code, cond)).to(x.dtype), x.shape)
+        return F, x_native, var_frac
 
-    def _enter(self, x: Tensor, noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor, Cond]:
+    def _enter(self, x: Tensor, noise: Coefficient, cond: Cond) -> tuple[Tensor, Tensor, Cond]:
         """x, the noise code and the condition in the dtype of the network; codes up to 1000 need more than 16 bits."""
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
-        if noise.ndim > 1:
+        wide = torch.promote_types(dtype, torch.float32)
+        if not isinstance(noise, Tensor):
+            code = torch.full((x.shape[0],), noise, dtype=wide, device=x.device)
+        elif noise.ndim > 1:
             raise ValueError(
                 f"a network takes one level per item, shape () or ({x.shape[0]},), got {tuple(noise.shape)}"
             )
-        wide = torch.promote_types(dtype, torch.float32)
-        code = noise.to(x.device, wide).expand(x.shape[0])
+        else:
+            code = moved(noise, x.device, wide).expand(x.shape[0])
         slots = {name: value.to(dtype) if value.is_floating_point() else value for name, value in cond.items()}
         return x.to(dtype), code, slots
 

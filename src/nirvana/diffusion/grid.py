@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from nirvana.diffusion.level import Level, float64
+from nirvana.diffusion.level import Level, float64, walk
 from nirvana.diffusion.schedule import Schedule, Tabulated
 
 Grid = Callable[[Schedule, int], list[Level]]
@@ -25,7 +25,7 @@ EDM_RANGE: LamRange = (-math.log(80), -math.log(0.002))
 def uniform(schedule: Schedule, n: int) -> list[Level]:
     """The schedule at t = 1, (n - 1)/n, ..., 1/n, 0."""
     t = torch.arange(_count(n), -1, -1, dtype=torch.float64) / n
-    return _listed(schedule(t))
+    return walk(schedule(t))
 
 
 def trailing(schedule: Schedule, n: int) -> list[Level]:
@@ -38,7 +38,8 @@ def trailing(schedule: Schedule, n: int) -> list[Level]:
     if _count(n) > schedule.T:
         raise ValueError(f"the table has {schedule.T} steps, {n} were asked for: give at most {schedule.T}")
     # In whole numbers, halves upwards: the places are at least 1 apart, so no two meet.
-    return [schedule.at((2 * schedule.T * (n - i) + n) // (2 * n)) for i in range(n + 1)]
+    places = [(2 * schedule.T * (n - i) + n) // (2 * n) for i in range(n + 1)]
+    return walk(Level(schedule.alpha[places], schedule.sigma[places]))
 
 
 def karras(lam: LamRange = EDM_RANGE, rho: float = 7.0, *, from_pure_noise: bool = False) -> Grid:
@@ -85,16 +86,12 @@ def _between(first: Tensor, last: Tensor, n: int) -> Tensor:
     return first + torch.arange(_count(n) + 1, dtype=torch.float64) / n * (last - first)
 
 
-def _listed(levels: Level) -> list[Level]:
-    return [Level(alpha, sigma) for alpha, sigma in zip(levels.alpha, levels.sigma, strict=True)]
-
-
 def _with_exact_ends(levels: Level, from_pure_noise: bool) -> list[Level]:
-    listed = _listed(levels)
-    listed[-1] = Level.of(1.0, 0.0)
+    alpha, sigma = levels.alpha.clone(), levels.sigma.clone()
+    alpha[-1], sigma[-1] = 1.0, 0.0
     if from_pure_noise:
-        listed[0] = Level.of(0.0, 1.0)
-    return listed
+        alpha[0], sigma[0] = 0.0, 1.0
+    return walk(Level(alpha, sigma))
 
 
 def _any_range(grid: Grid) -> Callable[[LamRange], Grid]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond, Denoiser, Remembers
-from nirvana.diffusion.level import Level
+from nirvana.diffusion.level import Level, left_align
 from nirvana.diffusion.prediction import Prediction
 
 
@@ -65,6 +65,48 @@ class CFG:
     def fresh(self) -> CFG:
         """It has no memory."""
         return self
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`rule` where the ratio sigma/alpha lies in [low, high], elsewhere the strong branch, bit for bit and alone.
+
+    Guidance at much noise costs variety, at little noise it does nothing (Kynkaanniemi et al. 2024, eq. 6); where it
+    does not act the weak branch is not called. Pure noise has the ratio inf, data 0.
+    Raises ValueError unless 0 <= low < high.
+    """
+
+    rule: Rule
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high:
+            raise ValueError(f"the guidance interval is [{self.low}, {self.high}]: give ratios with 0 <= low < high")
+
+    def needs(self, level: Level) -> tuple[bool, ...]:
+        """What the rule needs where any item lies inside, and the strong branch where any lies outside."""
+        inside, needs = self._inside(level), self.rule.needs(level)
+        strong, *others = (need and bool(inside.any()) for need in needs)
+        return strong or not bool(inside.all()), *others
+
+    def __call__(self, x0s: Sequence[Tensor | None], x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b *s"]:
+        """The x0 of the rule for the items inside, the strong one for those outside."""
+        inside = self._inside(level)
+        if not bool(inside.any()):
+            return _called(x0s[0])
+        needed = [x0 if need else None for x0, need in zip(x0s, self.rule.needs(level), strict=True)]
+        steered = self.rule(needed, x, level)
+        if bool(inside.all()):
+            return steered
+        return torch.where(left_align(inside, x).bool(), steered, _called(x0s[0]))
+
+    def fresh(self) -> Interval:
+        """The same with an empty memory of the rule."""
+        return replace(self, rule=self.rule.fresh())
+
+    def _inside(self, level: Level) -> Tensor:
+        return (level.ratio >= self.low) & (level.ratio <= self.high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +181,12 @@ class Clipped:
         return Clipped(_fresh(self.denoiser), self.low, self.high)
 
 
-def guided(denoiser: Denoiser, cond: Cond, null_cond: Cond, w: float) -> Guided:
-    """Classifier-free guidance of one denoiser: `CFG(w)` between `cond` and `null_cond`."""
-    return Guided((WithCond(denoiser, cond), WithCond(denoiser, null_cond)), CFG(w))
+def guided(
+    denoiser: Denoiser, cond: Cond, null_cond: Cond, w: float, interval: tuple[float, float] | None = None
+) -> Guided:
+    """Classifier-free guidance of one denoiser: `CFG(w)` between `cond` and `null_cond`, or only in an `Interval`."""
+    rule = CFG(w) if interval is None else Interval(CFG(w), *interval)
+    return Guided((WithCond(denoiser, cond), WithCond(denoiser, null_cond)), rule)
 
 
 def _called(x0: Tensor | None) -> Tensor:

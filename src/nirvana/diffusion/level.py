@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Coefficient = float | Tensor
+"""A number for the whole batch, or a float64 tensor of the shape of a level."""
+
+Coefficients = Callable[..., tuple[Tensor, ...]]
+"""A function of one or two levels, element by element; hashable, and one key stands for one function."""
 
 
 class Cast(NamedTuple):
@@ -25,17 +30,33 @@ def float64(value: float | Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
-def left_align(c: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Tensor:
+def moved(c: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """`c` on `device`, cast; from the CPU without waiting. Not so to MPS, which may read `c` after it was freed."""
+    background = c.device.type == "cpu" and device.type != "mps"
+    return c.to(device, dtype or c.dtype, non_blocking=background)
+
+
+@overload
+def left_align(c: float, x: Float[Tensor, "..."]) -> float: ...
+@overload
+def left_align(c: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Tensor: ...
+def left_align(c: Coefficient, x: Float[Tensor, "..."]) -> Coefficient:
     """`c` cast and moved to `x`, padded on the right with axes of 1 so that it multiplies `x`; no axes stay no axes.
 
-    Raises ValueError where the axes of `c` do not match the first axes of `x`.
+    A number multiplies as it is. Raises ValueError where the axes of `c` do not match the first axes of `x`.
     """
+    if not isinstance(c, Tensor):
+        return c
     if c.ndim == 0:
-        return c.to(x.device, x.dtype)
-    leading = x.shape[: c.ndim]
-    if c.ndim > x.ndim or any(n not in (1, m) for n, m in zip(c.shape, leading, strict=True)):
-        raise ValueError(f"shape {tuple(c.shape)} of a level does not align with the left of {tuple(x.shape)}")
-    return c.reshape(c.shape + (1,) * (x.ndim - c.ndim)).to(x.device, x.dtype)
+        return moved(c, x.device, x.dtype)
+    check_aligned(c.shape, x)
+    return moved(c.reshape(c.shape + (1,) * (x.ndim - c.ndim)), x.device, x.dtype)
+
+
+def check_aligned(shape: torch.Size, x: Float[Tensor, "..."]) -> None:
+    """Raise ValueError unless `shape` matches the first axes of `x`."""
+    if len(shape) > x.ndim or any(n not in (1, m) for n, m in zip(shape, x.shape[: len(shape)], strict=True)):
+        raise ValueError(f"shape {tuple(shape)} of a level does not align with the left of {tuple(x.shape)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +65,12 @@ class Level:
 
     alpha, sigma: float64 on the CPU (other floats are converted), both >= 0 and not both 0, of any shape that aligns
     with the left of x: () for the whole batch, (B,) one per item, (B, C) or (1, C) one per channel, and so on.
+    place: where it stands in a walk, if it was made with one.
     """
 
     alpha: Float[Tensor, "..."]
     sigma: Float[Tensor, "..."]
+    place: Place | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", float64(self.alpha))
@@ -128,6 +151,74 @@ class Level:
         return Cast(left_align(self.alpha, x), left_align(self.sigma, x))
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a level stands in a walk."""
+
+    walk: Walk
+    index: int
+
+    def before(self, other: Place) -> bool:
+        """Whether `other` is the next one of the same walk."""
+        return other.walk is self.walk and other.index == self.index + 1
+
+
+class Walk:
+    """Levels of shape () that were made together, so that a function of a level is worked out for all in one go.
+
+    level: of shape (n,), in the order of the visit; steps: the n - 1 levels gone from, and those gone to. At a step the
+    coefficients are then numbers that are there: the arithmetic of 0-dimensional tensors costs more time than that of
+    the state, and a number needs no copy to a device.
+    """
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+        self.steps = Level(level.alpha[:-1], level.sigma[:-1]), Level(level.alpha[1:], level.sigma[1:])
+        self._tables: dict[Hashable, list[tuple[float, ...]] | None] = {}
+
+    def row(self, index: int, of: Coefficients, *levels: Level) -> tuple[float, ...] | None:
+        """Row `index` of `of(*levels)`, whose levels have rows; None where that raises ValueError at any of them."""
+        if of not in self._tables:
+            self._tables[of] = _rows(of, levels)
+        table = self._tables[of]
+        return None if table is None else table[index]
+
+
+def _rows(of: Coefficients, levels: Sequence[Level]) -> list[tuple[float, ...]] | None:
+    try:
+        columns = torch.broadcast_tensors(levels[0].alpha, *of(*levels))[1:]
+    except ValueError:
+        return None  # one of the levels is not possible, but it may never be visited
+    if any(column.requires_grad for column in columns):
+        return None  # a number would cut the gradient off
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def walk(level: Level) -> list[Level]:
+    """The n levels of a `level` of shape (n,), as a `Walk`: what grids return."""
+    whole = Walk(level)
+    pairs = zip(level.alpha, level.sigma, strict=True)
+    return [Level(alpha, sigma, Place(whole, i)) for i, (alpha, sigma) in enumerate(pairs)]
+
+
+def at(of: Coefficients, level: Level) -> tuple[Coefficient, ...]:
+    """`of(level)`: numbers, worked out once, where the level is part of a walk. `of` is hashable and elementwise."""
+    if level.place is not None:
+        row = level.place.walk.row(level.place.index, of, level.place.walk.level)
+        if row is not None:
+            return row
+    return of(level)
+
+
+def between(of: Coefficients, now: Level, nxt: Level) -> tuple[Coefficient, ...]:
+    """`of(now, nxt)`: numbers, worked out once, where `nxt` follows `now` in a walk."""
+    if now.place is not None and nxt.place is not None and now.place.before(nxt.place):
+        row = now.place.walk.row(now.place.index, of, *now.place.walk.steps)
+        if row is not None:
+            return row
+    return of(now, nxt)
+
+
 def strictly_monotone(levels: Sequence[Level]) -> Literal["falling", "rising"]:
     """Whether the noise of `levels` falls (sampling) or rises (encoding) from each level to the next.
 
@@ -136,19 +227,28 @@ def strictly_monotone(levels: Sequence[Level]) -> Literal["falling", "rising"]:
     """
     if len(levels) < 2:
         raise ValueError(f"a trajectory needs at least 2 levels, got {len(levels)}")
-    lams: list[Tensor] = []
-    for i, level in enumerate(levels):
-        lam = level.lam
-        bad = lam.isnan() | (level.alpha < 0) | (level.sigma < 0) | level.norm.isinf()
-        if bool(bad.any()):
-            raise ValueError(f"level {i} is no noise level: alpha={level.alpha.tolist()}, sigma={level.sigma.tolist()}")
-        lams.append(lam)
-    falling = bool((lams[1] > lams[0]).all())
-    for i, (now, nxt) in enumerate(pairwise(lams)):
-        if not bool(((nxt > now) if falling else (nxt < now)).all()):
-            word = "fall" if falling else "rise"
-            raise ValueError(
-                f"levels {i} and {i + 1} are not strictly monotone: the noise should {word} everywhere,"
-                f" but lam goes from {now.tolist()} to {nxt.tolist()}"
-            )
+    whole = _stacked(levels)
+    lam = whole.lam
+    bad = (lam.isnan() | (whole.alpha < 0) | (whole.sigma < 0) | whole.norm.isinf()).any(1)
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0])
+        alpha, sigma = levels[i].alpha.tolist(), levels[i].sigma.tolist()
+        raise ValueError(f"level {i} is no noise level: alpha={alpha}, sigma={sigma}")
+    falling = bool((lam[1] > lam[0]).all())
+    follows = (lam[1:] > lam[:-1] if falling else lam[1:] < lam[:-1]).all(1)
+    if not bool(follows.all()):
+        i = int((~follows).nonzero()[0])
+        now, nxt = levels[i].lam.tolist(), levels[i + 1].lam.tolist()
+        word = "fall" if falling else "rise"
+        raise ValueError(
+            f"levels {i} and {i + 1} are not strictly monotone: the noise should {word} everywhere,"
+            f" but lam goes from {now} to {nxt}"
+        )
     return "falling" if falling else "rising"
+
+
+def _stacked(levels: Sequence[Level]) -> Level:
+    """All of them as one level of shape (n, elements)."""
+    n = len(levels)
+    both = torch.broadcast_tensors(*(level.alpha for level in levels), *(level.sigma for level in levels))
+    return Level(torch.stack(both[:n]).reshape(n, -1), torch.stack(both[n:]).reshape(n, -1))

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond, Denoiser
-from nirvana.diffusion.level import Level
+from nirvana.diffusion.level import Level, moved
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.schedule import Tabulated
 
@@ -120,7 +120,7 @@ class Chain:
         """Entry t of a table, cast to x and padded on the right to its dimensions."""
         if ((t < 1) | (t > self.T)).any():
             raise ValueError(f"t = {t.tolist()} leaves 1..{self.T}; steps of this chain are counted from 1 to T")
-        return table[t.cpu()].to(x).reshape(-1, *[1] * (x.ndim - 1))
+        return moved(table[t.cpu()], x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
     @cached_property
     def _table(self) -> Tabulated:
@@ -240,6 +240,7 @@ class Chain:
         first = t == 1
         if not first.any():
             return kl
+        first = moved(first, x0.device)
         # The other rows get a harmless mean: theirs may be far enough off that the decoder's gradient is NaN.
         mean = torch.where(first.reshape(-1, *[1] * (x0.ndim - 1)), prediction.x0, x0)
         return torch.where(first, _bits(-decoder_log_prob(x0, Gaussian(mean, log_var))), kl)

@@ -74,7 +74,7 @@ class SeededNoise:
         self.device = torch.device(device)
         self._steps = self._stream("path")
         self._path = BrownianPath(self._steps_forward, self._bridge) if keep_path else None
-        self._bridges = self._stream("bridge")
+        self._bridges = self._stream("bridge") if keep_path else []
 
     def initial(self) -> Tensor:
         """The unit normal a trajectory starts from, (B, *shape), the same at every call."""

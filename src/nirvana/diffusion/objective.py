@@ -183,6 +183,20 @@ class EDMWeight:
 
 
 @dataclass(frozen=True)
+class FlowWeight:
+    """The MSE of u = eps - x0 whatever the network puts out: `1/t^2` on x0 errors, t = sigma/(alpha + sigma).
+
+    t counts as at least `t_min`, for a network that predicts x0 (Li & He 2025, "Back to basics", section 4.1).
+    """
+
+    t_min: float = 0.05
+
+    def __call__(self, gains: Gains) -> Float64[Tensor, "..."]:
+        """`gain_x0 / max(t, t_min)^2`."""
+        return gains.x0 / torch.sigmoid(-gains.lam).clamp(min=self.t_min).square()
+
+
+@dataclass(frozen=True)
 class OfLam:
     """`fn(lam)` on x0 errors, for any fn of log(alpha/sigma)."""
 
@@ -265,7 +279,7 @@ class Objective:
     def _bound(self, chain: Chain, out: Output, x0: Tensor, level: Level) -> Tensor:
         """T * L_{t-1} with a stop-gradient on the mean (Nichol & Dhariwal 2021, section 3.1)."""
         var_frac = require_var_frac(out.var_frac)
-        t = chain.step_of(level).expand(len(x0)).to(x0.device)
+        t = chain.step_of(level).expand(len(x0))  # on the CPU, where checking it waits for no device
         mean = to_x0(out.F.detach(), out.x_native, out.level_native, out.pq).detach()
         return chain.T * chain.term(x0, t, Prediction(mean, var_frac), "learned")
 

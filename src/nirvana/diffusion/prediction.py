@@ -97,6 +97,12 @@ def to_x0(F: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], level: Level, pq: 
 
     Raises ValueError where det = 0 at sigma > 0: an eps network at pure noise.
     """
+    of_F, of_x = x0_coefficients(level, pq)
+    return left_align(of_F, x) * F + left_align(of_x, x) * x
+
+
+def x0_coefficients(level: Level, pq: Coefficients) -> tuple[Tensor, Tensor]:
+    """(of_F, of_x) of `to_x0`: x0 = of_F*F + of_x*x. Raises what it raises."""
     p, q = pq
     det, clean = p * level.sigma - q * level.alpha, level.sigma == 0
     if bool(((det == 0) & ~clean).any()):
@@ -105,8 +111,7 @@ def to_x0(F: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], level: Level, pq: 
             " start the levels at alpha > 0, or train it to predict x0, v or flow"
         )
     det = torch.where(clean, 1.0, det)
-    of_F, of_x = level.sigma / det, torch.where(clean, 1 / level.alpha, -q / det)
-    return left_align(of_F, x) * F + left_align(of_x, x) * x
+    return level.sigma / det, torch.where(clean, 1 / level.alpha, -q / det)
 
 
 def to_eps(F: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], level: Level, pq: Coefficients) -> Float[Tensor, "b *s"]:

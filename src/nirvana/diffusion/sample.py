@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond, Denoiser, Remembers
-from nirvana.diffusion.level import Level, left_align, strictly_monotone
+from nirvana.diffusion.level import Level, check_aligned, left_align, strictly_monotone
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.solver.protocol import Denoise, Solver, Step
@@ -52,8 +52,8 @@ def trajectory(
             raise ValueError("rising levels (encoding) take a deterministic solver, such as DDIM with eta=0")
         if bool((levels[0].sigma == 0).any()):
             raise ValueError("encoding starts at the first level with sigma > 0: drop the clean one")
-    for level in levels:
-        level.like(x)  # raises where the shapes do not align
+    for shape in {c.shape for level in levels for c in (level.alpha, level.sigma)}:
+        check_aligned(shape, x)
     fresh = denoiser.fresh() if isinstance(denoiser, Remembers) else denoiser
     return _steps(fresh, x, levels, solver, cond, noise, edits)
 

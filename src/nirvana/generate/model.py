@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
+from torch import nn
 
 from nirvana.diffusion.grid import GRIDS
 from nirvana.diffusion.solver import SOLVERS
@@ -35,9 +36,10 @@ class Model:
     parts: the model with its averaged weights; labels, request, check: those of its `Sampler`.
     """
 
-    def __init__(self, run: RunFolder, device: torch.device) -> None:
+    def __init__(self, run: RunFolder, device: torch.device, *, compile: bool = False) -> None:
         self.run = run
         self.device = device
+        self.compiled = compile
         self._loaded: dict[str, _Loaded] = {}
         averaged = self.sampler("ema")
         self.parts, self.labels = averaged.parts, averaged.labels
@@ -49,9 +51,23 @@ class Model:
             weights = load_weights(self.run, cast(Literal["ema", "raw"], which))
             parts = build(self.run.model_spec)
             parts.load(weights, str(self.run.path))
-            sampler = Sampler(parts, self.device, str(self.run.path))
-            self._loaded[which] = _Loaded(sampler, digest(weights), images)
+            sha256 = digest(weights)
+            sampler = Sampler(
+                parts,
+                self.device,
+                str(self.run.path),
+                engines=lambda engine: self._engine(engine, sha256),
+                compile=self.compiled,
+            )
+            self._loaded[which] = _Loaded(sampler, sha256, images)
         return self._loaded[which]
+
+    def _engine(self, engine: str, sha256: str) -> nn.Module:
+        from nirvana.generate.export import load_engine
+
+        if self.compiled:
+            raise Refused(f"the engine '{engine}' was compiled at its export; leave compile out, or use 'torch'")
+        return load_engine(self.run, engine, sha256)
 
     def sampler(self, which: str = "ema") -> Sampler:
         """What samples with the "ema" or "raw" weights, read at first use; Refused where they are damaged."""
@@ -75,14 +91,28 @@ class Model:
         guidance: float | None = None,
         seed: int = 0,
         batch: int | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        precision: str = "float32",
+        engine: str = "torch",
     ) -> Images:
         """n pictures; picture i has seed `seed + i` and is the same alone and in any batch.
 
         label: a class name, or several that take turns; None goes through all classes, picture i is of class i mod K.
-        What is None is the run's recommendation. Refused where a value or name is not possible.
+        What is None is the run's recommendation. guidance_interval: the ratios sigma/alpha to guide between; precision:
+        "float32" or "bfloat16"; engine: "torch" or an exported one. Refused where a value or name is not possible.
         """
         request = self.request(
-            prompt, label=label, n=n, steps=steps, solver=solver, guidance=guidance, seed=seed, batch=batch
+            prompt,
+            label=label,
+            n=n,
+            steps=steps,
+            solver=solver,
+            guidance=guidance,
+            seed=seed,
+            batch=batch,
+            guidance_interval=guidance_interval,
+            precision=precision,
+            engine=engine,
         )
         return self.gather(request, self.stream(request))
 
@@ -95,7 +125,7 @@ class Model:
     def origin(self, request: SampleRequest) -> Origin:
         """Where a picture of `request` comes from: model, weights, versions, machine."""
         loaded = self._load(request.weights)
-        return origin(self.run.path, loaded.sha256, loaded.images, self.device)
+        return origin(self.run.path, loaded.sha256, loaded.images, self.device, self.compiled)
 
     def info(self) -> dict[str, Json]:
         """What is known about the model, as JSON."""
@@ -126,12 +156,13 @@ class Model:
         }
 
 
-def load(path_or_name: str | Path, *, device: str = "auto") -> Model:
+def load(path_or_name: str | Path, *, device: str = "auto", compile: bool = False) -> Model:
     """The model of a run folder, or of the run of that name in `runs/`, with its EMA weights.
 
+    compile: run its network through `torch.compile`, which takes minutes at the first call and pays off on a GPU.
     Refused where it is no run folder, is damaged, has no checkpoint yet, or comes from a newer nirvana.
     """
-    return Model(RunFolder.open(find(path_or_name)), pick_device(device))
+    return Model(RunFolder.open(find(path_or_name)), pick_device(device), compile=compile)
 
 
 def find(path_or_name: str | Path) -> Path:

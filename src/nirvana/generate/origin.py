@@ -35,20 +35,21 @@ class Origin:
         return cast("dict[str, Json]", asdict(self))
 
 
-def origin(path: Path, sha256: str, images: int, device: torch.device) -> Origin:
-    """The origin of what is generated now, on this machine, from the run at `path`."""
-    return Origin(str(path.resolve()), sha256, images, _versions(), machine(device))
+def origin(path: Path, sha256: str, images: int, device: torch.device, compiled: bool = False) -> Origin:
+    """The origin of what is generated now, on this machine, from the run at `path`, by a `compiled` network or not."""
+    return Origin(str(path.resolve()), sha256, images, _versions(), machine(device, compiled))
 
 
-def machine(device: torch.device) -> dict[str, Json]:
-    """What of this machine may change the rounding."""
-    return {
+def machine(device: torch.device, compiled: bool = False) -> dict[str, Json]:
+    """What of this machine may change the rounding; "compiled" only where it is."""
+    found: dict[str, Json] = {
         "system": platform.system(),
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
+    return {**found, "compiled": True} if compiled else found
 
 
 @functools.cache

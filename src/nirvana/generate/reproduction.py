@@ -112,11 +112,8 @@ def _model(file: Path, source: Mapping[str, Json], model: str | Path | None) -> 
     path = str(source["path"]) if model is None else str(model)
     if model is None and not Path(path).is_dir():
         raise Refused(f"{file}: its model {path} is not there (any more); say where it is now with --model RUN")
-    return load(path, device="auto" if _on_accelerator(source) else "cpu")
-
-
-def _on_accelerator(source: Mapping[str, Json]) -> bool:
-    return cast("Mapping[str, Json]", source["machine"]).get("device") != "cpu"
+    machine = cast("Mapping[str, Json]", source["machine"])
+    return load(path, device="cpu" if machine.get("device") == "cpu" else "auto", compile="compiled" in machine)
 
 
 @contextmanager

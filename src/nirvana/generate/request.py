@@ -11,10 +11,17 @@ from typing import cast
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
 
-VERSION = 1
+VERSION = 2
 SEEDS = 2**63
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
+PRECISIONS = ("float32", "bfloat16")
+ENGINES = ("torch", "openvino", "onnx", "aoti")
+
+_SINCE: Mapping[int, Mapping[str, object]] = {
+    2: {"guidance_interval": None, "precision": "float32", "engine": "torch"},
+}
+"""The fields that came with a version, and what requests from before it mean."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,9 @@ class SampleRequest:
     labels: class names, empty for a model without classes. solver, grid: names that `nirvana.diffusion` knows.
     guidance: w of x0 = weak + w*(strong - weak); 1 is the plain conditional model. weights: "ema" or "raw".
     clip: keep every predicted x0 in the range of the data (networks that predict eps need it).
+    guidance_interval: guide only where low <= sigma/alpha <= high; None is everywhere. precision: of the network, the
+    state is float32. engine: what runs the network, "torch" or one that `nirvana export` wrote.
+    version: as which the request is written; an old one has none of the fields that came later.
     Raises Refused on every value out of range.
     """
 
@@ -37,6 +47,9 @@ class SampleRequest:
     batch: int = 16
     weights: str = "ema"
     clip: bool = False
+    guidance_interval: tuple[float, float] | None = None
+    precision: str = "float32"
+    engine: str = "torch"
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -48,12 +61,27 @@ class SampleRequest:
         if self.seed + self.n > SEEDS:
             raise Refused(f"seed must be in 0..2^63-1 for every picture, got {self.seed}..{self.seed + self.n - 1}")
         number("guidance", self.guidance)
-        for name in ("solver", "grid", "weights"):
+        if self.guidance_interval is not None:
+            _interval(self.guidance_interval)
+        for name in ("solver", "grid"):
             text(name, getattr(self, name))
         for label in self.labels:
             text("label", label)
-        if self.weights not in WEIGHTS:
-            raise unknown("weights", self.weights, WEIGHTS)
+        for name, known in (("weights", WEIGHTS), ("precision", PRECISIONS), ("engine", ENGINES)):
+            if text(name, getattr(self, name)) not in known:
+                raise unknown(name, getattr(self, name), known)
+        if self.engine != "torch" and (self.weights, self.precision) != ("ema", "float32"):
+            raise Refused(
+                f"the engine '{self.engine}' runs the averaged weights in the precision of its export; leave weights at"
+                " 'ema' and precision at 'float32', or use the engine 'torch'"
+            )
+        for name, value in self._later().items():
+            if getattr(self, name) != value:
+                raise Refused(f"a request of version {self.version} has no '{name}'; make it of version {VERSION}")
+
+    def _later(self) -> dict[str, object]:
+        """What this request's version does not have yet, and what it means there."""
+        return {name: value for since in _SINCE if since > self.version for name, value in _SINCE[since].items()}
 
     def label(self, i: int) -> str | None:
         """The class name of picture i; None for a model without classes."""
@@ -64,8 +92,15 @@ class SampleRequest:
         return [range(start, min(start + self.batch, self.n)) for start in range(0, self.n, self.batch)]
 
     def to_json(self) -> dict[str, Json]:
-        """All fields, as JSON values."""
-        return {**dataclasses.asdict(self), "labels": list(self.labels), "guidance": float(self.guidance)}
+        """All fields of its version, as JSON values."""
+        interval = self.guidance_interval
+        fields: dict[str, Json] = {
+            **dataclasses.asdict(self),
+            "labels": list(self.labels),
+            "guidance": float(self.guidance),
+            "guidance_interval": None if interval is None else [float(ratio) for ratio in interval],
+        }
+        return {name: value for name, value in fields.items() if name not in self._later()}
 
     @staticmethod
     def from_json(value: object) -> SampleRequest:
@@ -73,7 +108,10 @@ class SampleRequest:
         if not isinstance(value, Mapping):
             raise Refused(f"a request must be a JSON object, got {type(value).__name__}")
         fields = dict(cast("Mapping[str, object]", value))
-        check_version(fields.get("version"), "this request")
+        version = check_version(fields.get("version"), "this request")
+        for since, added in _SINCE.items():
+            if since > version:
+                fields = {**added, **fields}
         known = [field.name for field in dataclasses.fields(SampleRequest)]
         for name in fields:
             if name not in known:
@@ -95,15 +133,39 @@ class SampleRequest:
             batch=whole("batch", fields["batch"], least=1),
             weights=text("weights", fields["weights"]),
             clip=flag("clip", fields["clip"]),
+            guidance_interval=None if fields["guidance_interval"] is None else _interval(fields["guidance_interval"]),
+            precision=text("precision", fields["precision"]),
+            engine=text("engine", fields["engine"]),
+            version=version,
         )
 
 
-def check_version(version: object, what: str) -> None:
-    """Refused unless `version` is one this nirvana reads."""
+def interval(written: str) -> tuple[float, float]:
+    """The guidance interval written as "LOW,HIGH"; Refused where it is none."""
+    try:
+        return _interval([float(part) for part in written.split(",")])
+    except ValueError:
+        raise Refused(
+            f"the guidance interval takes two numbers, got '{written}'; write LOW,HIGH such as 0.2,5"
+        ) from None
+
+
+def _interval(value: object) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(cast("list[object]", value)) != 2:
+        raise Refused(f"the guidance interval is two ratios sigma/alpha, low and high, got {value!r}; such as 0.2,5")
+    low, high = (number("the guidance interval", ratio) for ratio in cast("list[object]", value))
+    if low >= high:
+        raise Refused(f"the guidance interval must rise, got {low:g} to {high:g}; give the lower ratio first")
+    return low, high
+
+
+def check_version(version: object, what: str) -> int:
+    """`version` if it is one this nirvana reads, else Refused."""
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise Refused(f"{what} has no readable version (got {version!r}); it is damaged or was not made by nirvana")
     if version > VERSION:
         raise Refused(f"{what} has version {version}, newer than this nirvana reads ({VERSION}); upgrade nirvana")
+    return version
 
 
 def whole(name: str, value: object, least: int, most: int = SEEDS - 1) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from nirvana.codec import Identity
 from nirvana.condition import LabelConditioner
-from nirvana.diffusion.denoiser import Cond, Denoiser
+from nirvana.diffusion.denoiser import Cond, Denoiser, Preconditioned
 from nirvana.diffusion.grid import GRIDS
 from nirvana.diffusion.guidance import Clipped, guided
 from nirvana.diffusion.level import Level
@@ -23,6 +23,7 @@ from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
+from nirvana.generate.network import Compiled, in_bfloat16
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
 
@@ -63,12 +64,26 @@ def to_bytes(codec: Identity, x: Float[Tensor, "b c h w"]) -> UInt8[ndarray, "b 
 
 
 class Sampler:
-    """Makes what a request asks for. parts: the model; where: what refusals call it, such as its run folder."""
+    """Makes what a request asks for. parts: the model; where: what refusals call it, such as its run folder.
 
-    def __init__(self, parts: ModelParts, device: torch.device, where: str) -> None:
+    engines: loads the exported network of an engine; None where there is none. compile: run networks compiled.
+    """
+
+    def __init__(
+        self,
+        parts: ModelParts,
+        device: torch.device,
+        where: str,
+        *,
+        engines: Callable[[str], nn.Module] | None = None,
+        compile: bool = False,
+    ) -> None:
         self.parts = on_device(parts, device)
         self.device = device
         self.where = where
+        self._engines = engines
+        self._compile = compile
+        self._denoisers: dict[tuple[str, str], Preconditioned] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,6 +104,9 @@ class Sampler:
         grid: str | None = None,
         weights: str = "ema",
         clip: bool | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        precision: str = "float32",
+        engine: str = "torch",
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it."""
         best = self.parts.recommended
@@ -104,6 +122,9 @@ class Sampler:
             batch=max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape))) if batch is None else batch,
             weights=weights,
             clip=best.clip if clip is None else clip,
+            guidance_interval=guidance_interval,
+            precision=precision,
+            engine=engine,
         )
         self.check(request)
         return request
@@ -137,7 +158,7 @@ class Sampler:
         )
 
     def check(self, request: SampleRequest) -> None:
-        """Refused where this model cannot do `request`: solver, grid, labels, guidance."""
+        """Refused where this model cannot do `request`: solver, grid, labels, guidance, engine."""
         if request.solver not in SOLVERS:
             raise unknown("solver", request.solver, SOLVERS)
         if request.grid not in GRIDS:
@@ -153,9 +174,10 @@ class Sampler:
             raise Refused(
                 f"{self.where} needs labels, and the request has none; name some of: {', '.join(self.labels)}"
             )
-        if not self.labels and request.guidance != 1:
+        if not self.labels and (request.guidance != 1 or request.guidance_interval is not None):
             raise Refused(f"{self.where} was trained without labels, so there is nothing to guide; leave guidance at 1")
         self.levels(request)
+        self._denoiser(request)
 
     def levels(self, request: SampleRequest) -> list[Level]:
         """The steps + 1 noise levels that `request` visits; Refused where its grid has none such."""
@@ -190,13 +212,29 @@ class Sampler:
                 x = step.x
 
     def _conditioned(self, request: SampleRequest, batch: range) -> tuple[Denoiser, Cond]:
-        conditioner, denoiser = self.parts.conditioner, self.parts.denoiser
+        conditioner, denoiser = self.parts.conditioner, self._denoiser(request)
         if not isinstance(conditioner, LabelConditioner):
             return self._clipped(denoiser, request), {}
         names = [cast(str, request.label(i)) for i in batch]
         cond = conditioner(torch.tensor([conditioner.index(name) for name in names], device=self.device))
-        steered = guided(denoiser, cond, conditioner.null(cond), request.guidance)
+        steered = guided(denoiser, cond, conditioner.null(cond), request.guidance, request.guidance_interval)
         return self._clipped(steered, request), cond
+
+    def _denoiser(self, request: SampleRequest) -> Preconditioned:
+        """The denoiser in the precision and engine of `request`, made once. Refused where there is no such engine."""
+        form = request.engine, request.precision
+        if form not in self._denoisers:
+            self._denoisers[form] = self.parts.denoiser.around(self._network(*form))
+        return self._denoisers[form]
+
+    def _network(self, engine: str, precision: str) -> nn.Module:
+        if engine != "torch":
+            if self._engines is None:
+                raise Refused(f"{self.where} has no exported engines; use the engine 'torch'")
+            return self._engines(engine)
+        net = self.parts.denoiser.net
+        net = in_bfloat16(net) if precision == "bfloat16" else net
+        return Compiled(net, self.device) if self._compile else net
 
     def _clipped(self, denoiser: Denoiser, request: SampleRequest) -> Denoiser:
         """The range is kept after guidance, which leaves it."""

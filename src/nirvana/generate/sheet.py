@@ -16,7 +16,7 @@ from nirvana import files
 from nirvana.errors import Refused, unknown
 from nirvana.generate.images import record
 from nirvana.generate.model import Model
-from nirvana.generate.request import SampleRequest
+from nirvana.generate.request import SampleRequest, interval
 from nirvana.modality import png
 from nirvana.modality.image import mosaic
 from nirvana.modality.image import sheet as drawn
@@ -29,6 +29,9 @@ FIELDS: Mapping[str, type] = {
     "solver": str,
     "grid": str,
     "weights": str,
+    "guidance_interval": str,
+    "precision": str,
+    "engine": str,
 }
 MOST_CELLS = 4096
 
@@ -45,11 +48,21 @@ class Axis:
         value = self.values[i]
         if self.field == "label":
             return dataclasses.replace(request, labels=(str(value),))
+        if self.field == "guidance_interval":
+            return dataclasses.replace(request, guidance_interval=_interval(str(value)))
         return dataclasses.replace(request, **{self.field: value})  # pyright: ignore[reportArgumentType]
 
 
+def _interval(written: str) -> tuple[float, float] | None:
+    """The comma is taken: "LOW:HIGH", or "none" for everywhere."""
+    return None if written == "none" else interval(written.replace(":", ","))
+
+
 def axis(text: str) -> Axis:
-    """The axis written as "steps=4,8,16"; Refused on an unknown field or a value of the wrong type."""
+    """The axis written as "steps=4,8,16" or "guidance_interval=none,0.2:5".
+
+    Refused on an unknown field or a value of the wrong type.
+    """
     field, _, listed = text.partition("=")
     field = field.strip()
     values = [value.strip() for value in listed.split(",")]

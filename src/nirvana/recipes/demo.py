@@ -24,7 +24,7 @@ from nirvana.generate.images import Images
 from nirvana.generate.model import Model
 from nirvana.generate.sampler import Preview, to_bytes
 from nirvana.modality import grid, save_animation
-from nirvana.recipes.image import Order
+from nirvana.recipes.order import Order
 
 SOURCE = "fashion-mnist:subset"
 IMAGES = 15_000

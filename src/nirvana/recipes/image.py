@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -12,109 +13,74 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nirvana.data import Dataset, open_data
+from nirvana.data import DEFAULT_SIZE, Dataset, native_side, open_data
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.model import find
+from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Sampler
 from nirvana.generate.spec import ModelParts, build
 from nirvana.modality import grid, to_png_bytes
+from nirvana.recipes.order import Order
+from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
 from nirvana.recipes.task import DiffusionTask, PictureBatches
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
-from nirvana.train.optimizer import PhaseOptimizer
 from nirvana.train.plan import TrainPlan
 from nirvana.train.run import RUN, RunFolder
-from nirvana.train.task import Position
 
-DEFAULT_MINUTES = 10.0
-IMAGES_PER_MINUTE = 10_000
-MOST_MINUTES = 366 * 24 * 60.0
-MOST_IMAGES = 10**12
-_GRID_ROWS = 3
-_TRAINING_SHARE = 0.93
-"""Of a budget in minutes: the rest goes to sample grids, checkpoints and the report."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the user asked for. images or minutes, or neither (then `DEFAULT_MINUTES`); `start`: the run of `--from`."""
-
-    source: str
-    size: int | None = None
-    images: int | None = None
-    minutes: float | None = None
-    recipe: str = next(iter(RECIPES))
-    start: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise unknown("recipe", self.recipe, RECIPES)
-        if self.images is not None and self.minutes is not None:
-            raise Refused("both --images and --minutes were given; one of them decides how long training takes")
-        if self.images is not None and not 1 <= self.images <= MOST_IMAGES:
-            raise Refused(f"--images must be 1 to {MOST_IMAGES}, got {self.images}")
-        if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
-            raise Refused(f"--minutes must be more than 0 and at most a year, got {self.minutes:g}")
-        if not 0 <= self.seed < 2**63:
-            raise Refused(f"--seed must be in 0..2^63-1, got {self.seed}")
-
-    @property
-    def about_minutes(self) -> float:
-        """How long training may take; of a number of images, about how long it takes on two cores."""
-        return self.images / IMAGES_PER_MINUTE if self.images is not None else self.minutes or DEFAULT_MINUTES
-
-    def to_json(self) -> dict[str, Json]:
-        """What the run folder stores, and compares with when the command is given again."""
-        return {
-            "source": self.source,
-            "size": self.size,
-            "images": self.images,
-            "minutes": self.minutes,
-            "recipe": self.recipe,
-            "from": self.start,
-            "seed": self.seed,
-        }
+_GRID_ROWS, _GRID_COLUMNS = 3, 10
+_TRIED_STEPS = 2
+"""Sampling steps by which the time of a grid is judged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A training ready to go: iterate `events()`; the folder is at `run.path`."""
+    """A training ready to go: iterate `events()`; the folder is at `run.path`.
+
+    forecast: what it will take; None where it goes on.
+    """
 
     run: RunFolder
     data: Dataset
     task: DiffusionTask
     batches: PictureBatches
+    forecast: Forecast | None
 
-    def summary(self) -> str:
-        """The plan in one line."""
-        count, height, width, channels = self.data.images.shape
-        kind = "grey" if channels == 1 else "colour"
-        classes = f" in {len(self.data.names)} classes" if self.data.labels is not None else ""
-        size = sum(parameter.numel() for parameter in self.task.phases[0].parameters.values()) / 1e6
-        return (
-            f"{count} {kind} pictures of {width}x{height}{classes}; a network of {size:.1f} million parameters"
-            f" sees {self.run.plan.images} images in batches of {self.run.plan.batch}"
-        )
+    @property
+    def parameters(self) -> int:
+        """Of the network and the conditioner."""
+        return sum(parameter.numel() for parameter in self.task.phases[0].parameters.values())
+
+    @property
+    def passes(self) -> float:
+        """How often each picture is seen."""
+        return self.run.plan.images / len(self.data)
 
     def events(self) -> Iterator[Event]:
         """Train, from where the run stands, to the end of its plan."""
         return train(self.task, self.batches, self.run.plan, self.run, Hooks(sample=self._grid))
 
     def _grid(self, weights: Mapping[str, Tensor], images: int) -> bytes:
-        """Pictures of fixed seeds with the averaged weights: a column a class (at most 10), three rows."""
+        """Pictures of fixed seeds with the averaged weights: a column a class, three rows."""
         del images
-        parts = build(self.run.model_spec)
-        parts.load(weights, str(self.run.path))
-        sampler = Sampler(parts, self.task.device, str(self.run.path))
-        columns = min(10, len(sampler.labels) or 8)
-        request = replace(sampler.request(n=_GRID_ROWS * columns), labels=sampler.labels[:columns])
+        sampler, request = _grid_request(self.run.model_spec, weights, self.task.device, str(self.run.path))
         pictures = sampler.pictures(request)
+        columns = request.n // _GRID_ROWS
         return to_png_bytes(np.asarray(grid(pictures, columns=columns, column_labels=list(request.labels) or None)))
+
+
+def _grid_request(
+    spec: Mapping[str, Json], weights: Mapping[str, Tensor], device: torch.device, where: str
+) -> tuple[Sampler, SampleRequest]:
+    parts = build(spec)
+    parts.load(weights, where)
+    sampler = Sampler(parts, device, where)
+    columns = min(_GRID_COLUMNS, len(sampler.labels) or 8)
+    return sampler, replace(sampler.request(n=_GRID_ROWS * columns), labels=sampler.labels[:columns])
 
 
 def prepare(
@@ -125,47 +91,92 @@ def prepare(
     allow_bad: bool = False,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Training:
     """Open the data, plan, and create the run folder `out`, or take up the unfinished run there.
 
-    Refused, with no folder made, for whatever the user can mend.
+    `say` hears what takes a while. Refused, with no folder made, for whatever the user can mend.
     """
-    data = open_data(order.source, size=order.size, allow_bad=allow_bad, progress=progress)
-    device = pick_device()
-    names = data.names if data.labels is not None else ()
-    facts = Facts(data.images.shape[1], data.images.shape[3], names, order.about_minutes)
-    recipe, start = RECIPES[order.recipe](facts), None
+    if order.recipe not in RECIPES:
+        raise unknown("recipe", order.recipe, RECIPES)
+    begun_at, device = time.monotonic(), pick_device(order.device)
+    reader = partial(open_data, order.source, allow_bad=allow_bad, progress=progress)
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
+    parent = None
     # Once a checkpoint is there, the run it started from is not needed any more.
     if order.start is not None and (begun is None or begun.latest() is None):
         parent = RunFolder.open(find(order.start))
-        recipe = replace(recipe, model=_descended(recipe, parent, facts))
-        start = _descended_weights(parent, facts)
-    # The plan of a run stands: what a budget in minutes allows was measured once.
-    plan = begun.plan if begun is not None else plan_of(recipe, _images(order, recipe, data, device), order.seed)
-    # A new model is built before its folder: nothing is left behind where that fails.
-    task = make_task(recipe, recipe.model, plan, device, start) if begun is None else None
+    if begun is not None:
+        return _resumed(begun, order, reader, device, parent, command)
+    data = reader(size=order.size)
+    say("measuring this machine")
+    planner = _planner(order, data, device, parent, begun_at)
+    size = _better_size(planner, order)
+    if size != data.images.shape[1]:
+        data = reader(size=size)
+        planner = _planner(order, data, device, parent, begun_at)
+    planned = planner.plan()
+    start = None if parent is None else _descended_weights(parent, _facts(data, None))
+    # The model is built before its folder: nothing is left behind where that fails.
+    task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start)
     run = RunFolder.open_or_create(
-        out, order.to_json(), plan, data.manifest.to_json(), recipe.model, command, fresh=fresh
+        out, order.to_json(), planned.plan, data.manifest.to_json(), planned.recipe.model, command, fresh=fresh
     )
-    if task is None:
-        task = make_task(recipe, run.model_spec, run.plan, device, start)
-    return Training(run, data, task, PictureBatches(data, run.plan.seed, flip=recipe.flip))
+    batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip)
+    return Training(run, data, task, batches, planned.forecast)
 
 
-def plan_of(recipe: Recipe, images: int, seed: int) -> TrainPlan:
-    """The plan that shows the model of `recipe` this many images."""
-    grids = max(images // 6, recipe.batch)
-    return TrainPlan(
-        images=images,
-        batch=recipe.batch,
-        lr=recipe.lr,
-        warmup=int(recipe.warmup * images),
-        decay=recipe.decay,
-        checkpoint_every=min(grids, 50_000),
-        sample_every=grids,
-        seed=seed,
+def _resumed(
+    run: RunFolder,
+    order: Order,
+    reader: Callable[..., Dataset],
+    device: torch.device,
+    parent: RunFolder | None,
+    command: str,
+) -> Training:
+    """The training that `run` holds. Its plan stands: what a budget in minutes allows was measured once."""
+    size = cast("list[int]", run.model_spec["shape"])[-1] if order.size is None else order.size
+    data = reader(size=size)
+    same = RunFolder.open_or_create(
+        run.path, order.to_json(), run.plan, data.manifest.to_json(), run.model_spec, command
     )
+    facts = _facts(data, None)
+    recipe = RECIPES[order.recipe](facts)
+    start = None if parent is None else _descended_weights(parent, facts)
+    task = make_task(recipe, same.model_spec, same.plan, device, start)
+    return Training(same, data, task, PictureBatches(data, same.plan.seed, flip=recipe.flip), None)
+
+
+def _facts(data: Dataset, width: int | None) -> Facts:
+    names = data.names if data.labels is not None else ()
+    facts = Facts(data.images.shape[1], data.images.shape[3], names)
+    return facts if width is None else replace(facts, width=width)
+
+
+def _planner(order: Order, data: Dataset, device: torch.device, parent: RunFolder | None, begun_at: float) -> Planner:
+    def make(width: int | None) -> Recipe:
+        facts = _facts(data, width)
+        recipe = RECIPES[order.recipe](facts)
+        return recipe if parent is None else replace(recipe, model=_descended(recipe, parent, facts))
+
+    def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
+        sampler, request = _grid_request(recipe.model, weights, device, "a trial")
+        started = time.perf_counter()
+        sampler.pictures(replace(request, steps=_TRIED_STEPS))
+        return (time.perf_counter() - started) * request.steps / _TRIED_STEPS
+
+    def task(recipe: Recipe, plan: TrainPlan) -> DiffusionTask:
+        return make_task(recipe, recipe.model, plan, device)
+
+    return Planner(order, data, make, task, draw, device, begun_at)
+
+
+def _better_size(planner: Planner, order: Order) -> int:
+    """The side that the budget is best spent on, where the order leaves it open and the files are large enough."""
+    size = planner.data.images.shape[1]
+    if order.size is not None or order.images is not None or order.start is not None or size < DEFAULT_SIZE:
+        return size
+    return size_for(native_side(Path(order.source).expanduser()), planner.affordable)
 
 
 def make_task(
@@ -181,7 +192,13 @@ def make_task(
     if start is not None:
         _take_over(parts, start)
     parts.modules().to(device)
-    return DiffusionTask(parts, recipe.objective(parts), strata=plan.batch, weight_decay=recipe.weight_decay)
+    return DiffusionTask(
+        parts,
+        recipe.objective(parts),
+        strata=plan.batch,
+        weight_decay=recipe.weight_decay,
+        compile=plan.compile,
+    )
 
 
 def _descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json]:
@@ -231,28 +248,3 @@ def _take_over(parts: ModelParts, start: Mapping[str, Tensor]) -> None:
             tensor.copy_(torch.stack([*rows, start[_NULL]]))
         elif name in start and start[name].shape == tensor.shape:
             tensor.copy_(start[name])
-
-
-def _images(order: Order, recipe: Recipe, data: Dataset, device: torch.device) -> int:
-    """How many images to train on: those asked for, or what the minutes allow, measured on a few steps (>= a batch)."""
-    if order.images is not None:
-        return order.images
-    minutes = order.minutes or DEFAULT_MINUTES
-    plan = plan_of(recipe, recipe.batch * 8, 0)
-    task = make_task(recipe, recipe.model, plan, device)
-    batches = PictureBatches(data, 0, flip=recipe.flip)
-    phase = task.phases[0]
-    optimizer = PhaseOptimizer(phase, plan)
-    seconds: list[float] = []
-    started = time.perf_counter()
-    while len(seconds) < 3 or (len(seconds) < 8 and time.perf_counter() - started < 5.0):
-        begin = time.perf_counter()
-        indices = range(len(seconds) * plan.batch, (len(seconds) + 1) * plan.batch)
-        loss = task.loss(phase, batches.batch(indices), Position(0, indices, indices.start))
-        optimizer.backward(loss.total)
-        optimizer.step(optimizer.peak)
-        float(loss.total.detach())
-        seconds.append(time.perf_counter() - begin)
-    step = sorted(seconds[1:])[len(seconds[1:]) // 2]
-    steps = max(1, int(_TRAINING_SHARE * 60 * minutes / step))
-    return min(steps * plan.batch, MOST_IMAGES)

@@ -12,6 +12,7 @@ from torch import Tensor
 from nirvana.data import Dataset, flips, mirrored, order
 from nirvana.diffusion import Objective, sample_rng, stratified
 from nirvana.generate.spec import ModelParts
+from nirvana.train.device import sent
 from nirvana.train.task import Loss, Phase, Position
 
 
@@ -49,12 +50,17 @@ class DiffusionTask:
     """Train the denoiser and conditioner of `parts` on `objective`.
 
     Level, label dropout and noise of a picture are functions of (seed, global sample index) alone; the levels of a
-    batch are stratified over `strata` indices.
+    batch are stratified over `strata` indices. `compile`: make kernels of the network (in place: names stay).
+    The weights must be where they will be trained.
     """
 
-    def __init__(self, parts: ModelParts, objective: Objective, *, strata: int, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, parts: ModelParts, objective: Objective, *, strata: int, weight_decay: float = 0.0, compile: bool = False
+    ) -> None:
         self.parts, self.objective, self.strata = parts, objective, strata
         self.modules = parts.modules()
+        if compile:
+            parts.denoiser.net.compile()
         parameters = dict(self.modules.named_parameters())
         self._phases = (Phase("diffusion", parameters, weight_decay=weight_decay),)
 
@@ -72,12 +78,11 @@ class DiffusionTask:
         """The objective at the levels, with the noise and the label dropout, of these sample indices."""
         del phase
         parts, device = self.parts, self.device
-        x0 = parts.codec.encode(batch.x0.to(device, non_blocking=True))
+        x0 = parts.codec.encode(sent(batch.x0, device))
         u, coin, eps = self._draw(position, x0.shape[1:])
         level = self.objective.sampler(stratified(u, torch.tensor(position.indices), self.strata))
-        drop = (coin < parts.conditioner.drop).to(device)
-        cond = parts.conditioner(batch.labels.to(device, non_blocking=True), drop)
-        measured = self.objective.loss(parts.denoiser, x0, eps.to(device, non_blocking=True), level, cond)
+        cond = parts.conditioner(batch.labels, coin < parts.conditioner.drop)
+        measured = self.objective.loss(parts.denoiser, x0, sent(eps, device), level, cond)
         terms = {name: value.mean() for name, value in measured.terms.items()}
         return Loss(measured.total, measured.per_sample, terms if len(terms) > 1 else {}, measured.lam)
 
@@ -87,10 +92,10 @@ class DiffusionTask:
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, "b c h w"]]:
         """u for the level, a coin for the label, and eps: drawn on the CPU, so that every device trains alike."""
         uniforms, noises = torch.empty(len(position.indices), 2), torch.empty(len(position.indices), *shape)
-        for row, index in enumerate(position.indices):
+        for uniform, noise, index in zip(uniforms.unbind(), noises.unbind(), position.indices, strict=True):
             rng = sample_rng(position.seed, index, "train")
-            uniforms[row].uniform_(generator=rng)
-            noises[row].normal_(generator=rng)
+            uniform.uniform_(generator=rng)
+            noise.normal_(generator=rng)
         return uniforms[:, 0], uniforms[:, 1], noises
 
     def state_dict(self) -> dict[str, Tensor]:

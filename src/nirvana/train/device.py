@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from nirvana.errors import Refused, unknown
 
@@ -43,6 +44,16 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     if not has_bfloat16(device):
         raise Refused(f"this {device.type} does not compute in bfloat16; use the precision 'auto' or 'float32'")
     return torch.bfloat16
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, which is on the CPU, on `device`; CUDA fetches it from page-locked memory while the host goes on.
+
+    Not so on MPS, which may read the memory of `tensor` after that was freed.
+    """
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "mps")
 
 
 @contextmanager

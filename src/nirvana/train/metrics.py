@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -27,6 +27,11 @@ class PhaseStep:
     terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     per_sample: list[Tensor] = field(default_factory=list[Tensor])
     coordinate: list[Tensor] = field(default_factory=list[Tensor])
+
+    @property
+    def measured(self) -> list[Tensor]:
+        """All of it in the order in which `_read` takes it."""
+        return [self.loss, self.norm, *self.terms.values(), *self.per_sample, *self.coordinate]
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,11 @@ class Window:
         self._unread.append((indices, phases))
 
     def read(self) -> list[StepRecord]:
-        """All steps of the window as numbers (waits for the device)."""
+        """All steps of the window as numbers. Waits for the device, once however many steps there are."""
+        measured = [tensor for _, phases in self._unread for phase in phases.values() for tensor in phase.measured]
+        numbers = iter(_on_host(measured))
         for indices, phases in self._unread:
-            read = {name: _read(indices, phase) for name, phase in phases.items()}
+            read = {name: _read(indices, phase, numbers) for name, phase in phases.items()}
             self._records.append(StepRecord(indices.start, indices.stop, read))
         self._unread.clear()
         return self._records
@@ -119,18 +126,31 @@ class Window:
         }
 
 
-def _read(indices: range, phase: PhaseStep) -> PhaseRecord:
-    scalars = torch.stack(
-        [tensor.detach().double().cpu() for tensor in (phase.loss, phase.norm, *phase.terms.values())]
-    )
-    loss, norm, *terms = cast("list[float]", scalars.tolist())
+def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """`tensors` in float64 on the CPU, those of a device fetched together."""
+    by_device: dict[torch.device, list[int]] = {}
+    for at, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, []).append(at)
+    found: dict[int, Tensor] = {}
+    for places in by_device.values():
+        flat = torch.cat([tensors[at].detach().flatten() for at in places]).cpu().double()
+        parts = flat.split([tensors[at].numel() for at in places])
+        found.update((at, part.view(tensors[at].shape)) for at, part in zip(places, parts, strict=True))
+    return [found[at] for at in range(len(tensors))]
+
+
+def _read(indices: range, phase: PhaseStep, numbers: Iterator[Tensor]) -> PhaseRecord:
+    """The record of `phase`, whose `measured` come next in `numbers`."""
+    loss, norm, *terms = (float(next(numbers)) for _ in range(2 + len(phase.terms)))
+    per_sample = [next(numbers) for _ in phase.per_sample]
+    coordinate = [next(numbers) for _ in phase.coordinate]
     suspects: list[int] = []
     levels: dict[str, tuple[float, float]] = {}
-    if phase.per_sample:
-        losses = torch.cat([tensor.detach().double().cpu() for tensor in phase.per_sample])
+    if per_sample:
+        losses = torch.cat(per_sample)
         suspects = [indices[int(at)] for at in (~losses.isfinite()).nonzero().flatten()]
-        if phase.coordinate:
-            levels = _binned(torch.cat([tensor.detach().double().cpu() for tensor in phase.coordinate]), losses)
+        if coordinate:
+            levels = _binned(torch.cat(coordinate), losses)
     finite = {name: value if math.isfinite(value) else None for name, value in zip(phase.terms, terms, strict=True)}
     return PhaseRecord(phase.rate, loss, norm, finite, levels, suspects)
 

@@ -36,6 +36,7 @@ class TrainPlan:
     keep        scheduled checkpoints that stay on the disk
     read_every  steps between two looks at the loss (a look waits for the device)
     precision   "float32", "bfloat16" or "auto": bfloat16 where the hardware computes it
+    compile     whether `torch.compile` makes kernels of the network; worth its minutes on a GPU only
 
     Raises Refused for values that make no sense.
     """
@@ -55,6 +56,7 @@ class TrainPlan:
     read_every: int = 10
     seed: int = 0
     precision: str = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("images", "batch", "accumulate", "keep", "read_every"):

@@ -10,11 +10,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Level, left_align
-from nirvana.diffusion.markov import Reverse, Variance, require_var_frac, reverse
+from nirvana.diffusion.level import Level, between, left_align
+from nirvana.diffusion.markov import Variance, require_var_frac, reverse
 from nirvana.diffusion.noise import Noise
-from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.solver.protocol import Denoise, Step
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """(of_x0, of_x, std, shrink): mean = of_x0*x0 + of_x*x, standard deviation std*exp((1 - v)*shrink).
+
+    The `learned` one is sqrt(large^v * small^(1 - v)) (Nichol & Dhariwal 2021, eq. 15), without the logarithm of 0
+    where nxt is clean; the others have no v. Where nxt is clean it is 0, whatever the variance.
+    """
+
+    variance: Variance
+
+    def __call__(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        posterior = reverse(now, nxt)
+        small, large = posterior.small, torch.where(posterior.small > 0, posterior.large, 0.0)
+        shrink = torch.where(small > 0, torch.log(small / large), 0.0) / 2
+        return posterior.x0, posterior.x, (small if self.variance == "small" else large).sqrt(), shrink
 
 
 @dataclass(frozen=True)
@@ -64,21 +80,11 @@ class Ancestral:
     ) -> tuple[Step, None]:
         """`mean(x0, x) + sqrt(variance) * noise.path(now, nxt)`."""
         del state
-        posterior = reverse(now, nxt)
+        of_x0, of_x, std, shrink = between(_Coefficients(self.variance), now, nxt)
         prediction = denoise(x, now, nxt)
-        std = self._std(posterior, x, prediction)
-        mean = left_align(posterior.x0, x) * prediction.x0 + left_align(posterior.x, x) * x
-        drawn = mean if nxt.is_clean else mean + std * noise.path(now, nxt).to(x)
+        scale = left_align(std, x)
+        if self.variance == "learned":
+            scale = scale * torch.exp((1 - require_var_frac(prediction.var_frac)) * left_align(shrink, x))
+        mean = left_align(of_x0, x) * prediction.x0 + left_align(of_x, x) * x
+        drawn = mean if nxt.is_clean else mean + scale * noise.path(now, nxt).to(x)
         return Step(now, nxt, drawn, prediction), None
-
-    def _std(self, posterior: Reverse, x: Tensor, prediction: Prediction) -> Tensor:
-        """Standard deviation of the draw, shaped to multiply x; 0 where nxt is clean, whatever the variance."""
-        small, large = posterior.small, torch.where(posterior.small > 0, posterior.large, 0.0)
-        if self.variance == "small":
-            return left_align(small.sqrt(), x)
-        if self.variance == "large":
-            return left_align(large.sqrt(), x)
-        v = require_var_frac(prediction.var_frac)
-        # sqrt(large^v * small^(1 - v)) (Nichol & Dhariwal 2021, eq. 15), without the logarithm of 0 where nxt is clean
-        shrink = torch.where(small > 0, torch.log(small / large), 0.0)
-        return left_align(large.sqrt(), x) * torch.exp((1 - v) * left_align(shrink / 2, x))

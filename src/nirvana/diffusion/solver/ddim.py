@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nirvana.diffusion.level import Level, left_align
+from nirvana.diffusion.level import Level, between, left_align
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.solver.protocol import Denoise, Step
 
@@ -31,6 +31,16 @@ def ddim_coefficients(now: Level, nxt: Level, eta: float = 0.0) -> tuple[Tensor,
         c_x = c_x * torch.sqrt((1 - eta**2) + eta**2 * torch.exp(2 * lam_step))
         s = eta * nxt.sigma * torch.sqrt(-torch.expm1(2 * lam_step))
     return c_x, nxt.alpha - c_x * now.alpha, s
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """`ddim_coefficients` of one eta."""
+
+    eta: float
+
+    def __call__(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor]:
+        return ddim_coefficients(now, nxt, self.eta)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class DDIM:
 
     def step(self, denoise: Denoise, x: Tensor, now: Level, nxt: Level, state: None, noise: Noise) -> tuple[Step, None]:
         """x from `now` to `nxt` by `ddim_coefficients`. Raises ValueError where sigma_now = 0."""
-        c_x, c_0, s = ddim_coefficients(now, nxt, self.eta)
+        c_x, c_0, s = between(_Coefficients(self.eta), now, nxt)
         prediction = denoise(x, now, nxt)
         x_nxt = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
         if not self.deterministic:
