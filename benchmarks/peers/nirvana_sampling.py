@@ -15,7 +15,18 @@ from gauge import deviation
 from torch import Tensor, nn
 from worker import Facts, Order
 
-from nirvana.diffusion import DDIM, Chain, Eps, Level, Preconditioned, SeededNoise, TableCode, linear_betas, trajectory
+from nirvana.diffusion import (
+    DDIM,
+    Chain,
+    Eps,
+    Level,
+    Preconditioned,
+    SeededNoise,
+    TableCode,
+    linear_betas,
+    trajectory,
+    walk,
+)
 from nirvana.diffusion.noise import Key
 
 
@@ -137,7 +148,8 @@ class Sampling:
 
         def run() -> None:
             noise = one or SeededNoise(range(seed, seed + batch), self.shape)
-            levels = [*(self.table.at(t + 1) for t in _times(order["steps"])), self.table.at(0)]
+            points = [*(self.table.at(t + 1) for t in _times(order["steps"])), self.table.at(0)]
+            levels = walk(Level(*(torch.stack([getattr(p, part) for p in points]) for part in ("alpha", "sigma"))))
             x = noise.initial()
             with torch.inference_mode():
                 for step in trajectory(self.denoiser, x, levels, DDIM(order["eta"]), cond={}, noise=noise):
