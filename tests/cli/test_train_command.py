@@ -238,3 +238,16 @@ def test_a_refusal_while_training_is_one_line(capsys: Captured, monkeypatch: pyt
     monkeypatch.setattr(image, "prepare", lambda *_, **__: StandIn(refuses))
     assert main(["train", "pets", "--quiet"]) == 2
     assert capsys.readouterr().err == "nirvana: no space left\n"
+
+
+@pytest.mark.parametrize(("there", "notes"), [(True, 1), (False, 2)])
+def test_a_precision_that_is_only_emulated_here_is_said(
+    there: bool, notes: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nirvana.train.device.has_bfloat16", lambda _: there)
+    console = Console()
+    with console.progress("training", 20, "images") as bar:
+        command.follow(console, bar, Started(10, 20, "cpu", "bfloat16", 0))
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "bfloat16" in line]) == notes
+    assert ("this cpu only emulates bfloat16, in which the training began: it is slower here" in lines) is not there

@@ -271,3 +271,27 @@ def test_openvino_leaves_signals_their_stack(tmp_path: Path) -> None:
     os.kill(os.getpid(), signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, old)
     assert received == [signal.SIGUSR1]
+
+
+class Plain(nn.Module):
+    """A network without conditions, as one that is trained on pictures without labels."""
+
+    slots: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, noise: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        return self.conv(x) * (1 + noise[:, None, None, None] + len(cond))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_a_network_without_conditions(name: str, tmp_path: Path) -> None:
+    net, inputs = alive(Plain()), Inputs((1, 8, 8), {})
+    ENGINES[name].export(net, inputs, tmp_path, torch.float32)
+    run = EngineNet(inputs, ENGINES[name].load(tmp_path, torch.float32))
+    for batch in (1, 3):
+        x, noise, cond = call(batch, batch, inputs)
+        expected = exact(net, x, noise, cond)
+        assert float((run(x, noise, cond) - expected).abs().max()) < 1e-5 * float(expected.abs().max())
