@@ -181,7 +181,7 @@ class Planner:
 
     @cached_property
     def _precision(self) -> str:
-        """The precision of the order; the quicker one here is settled now, or a training that goes on could change it."""
+        """The precision of the order. The quicker one is settled now: a training that goes on must not change it."""
         return str(pick_precision(self.order.precision, self.device)).removeprefix("torch.")
 
     def _plan_of(self, recipe: Recipe, images: int, grids: int = GRIDS) -> TrainPlan:

@@ -46,7 +46,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @cache
 def bfloat16_pays(device: torch.device) -> bool:
-    """Whether training is quicker in bfloat16 than in float32; on a CPU measured once a process, in a tenth of a second.
+    """Whether training is quicker in bfloat16 than in float32; on a CPU measured once a process, in about 0.1 s.
 
     That the hardware computes in it does not say so: some processors issue fewer of its instructions than of float32's.
     """
