@@ -184,6 +184,11 @@ class Preconditioned(nn.Module):
             learned_variance=self.learned_variance,
         )
 
+    def check_level(self, level: Level) -> None:
+        """Raise ValueError, without a call of the network, where it does not determine x0 at `level`."""
+        self._inputs(level)
+        self._answer(level)
+
     def forward(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         """The prediction of x0 at `level`. Raises ValueError where slots do not match or x0 is undetermined."""
         del nxt  # a network of one level

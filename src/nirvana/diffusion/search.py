@@ -1,7 +1,8 @@
 """The grid of a given model and solver that few steps need most: found by dynamic programming on trajectories of it.
 
 References:
-    Watson, Ho, Norouzi, Chan 2021, Learning to Efficiently Sample from Diffusion Probabilistic Models, arXiv:2106.03802.
+    Watson, Ho, Norouzi, Chan 2021, Learning to Efficiently Sample from Diffusion Probabilistic Models,
+        arXiv:2106.03802.
     Sabour, Fidler, Kreis 2024, Align Your Steps, arXiv:2404.14507.
     Xue et al. 2024, Accelerating Diffusion Sampling with Optimized Time Steps, arXiv:2402.17376.
 """
@@ -18,11 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nirvana.diffusion.denoiser import Cond, Denoiser, Remembers
 from nirvana.diffusion.grid import LamRange
 from nirvana.diffusion.level import Level, float64, strictly_monotone, walk
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.prediction import Prediction
-from nirvana.diffusion.solver.protocol import Denoise, Solver
+from nirvana.diffusion.sample import trajectory
+from nirvana.diffusion.solver.protocol import Solver
 
 S = TypeVar("S")
 
@@ -31,6 +34,9 @@ CANDIDATES = 64
 
 SUBSTEPS = 3
 """Steps of the teacher in each of them: 192, so that its end is that of many steps of the same solver."""
+
+ROUNDS, MOVES = 2, (-2, -1, 1, 2)
+"""How often every inner level is tried at which candidates near it."""
 
 _MESH = 20_001
 
@@ -70,14 +76,6 @@ def refined(levels: Sequence[Level], by: int) -> list[Level]:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A searched grid: its levels, and the mean distance of their walks' ends to those of the teacher."""
-
-    levels: list[Level]
-    distance: float
-
-
-@dataclass(frozen=True, eq=False)
 class _Node(Generic[S]):
     """A walk that ends at one of the candidates: x and the solver's state there, and the candidates it visited."""
 
@@ -88,25 +86,29 @@ class _Node(Generic[S]):
 
 
 def search(
-    denoise: Denoise,
+    denoiser: Denoiser,
     x: Float[Tensor, "b *s"],
     levels: Sequence[Level],
     solver: Solver[S],
     n: int,
+    *,
+    cond: Cond,
     noise: Noise,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Found:
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Level]:
     """n + 1 of `levels`, the ends among them, on which the walks of `solver` from x end nearest to its fine ones.
 
     Dynamic programming over (steps taken, candidate reached). The cost of a node is the mean distance of the walk's x
     to the teacher's at this level, the teacher being `solver` on `refined` levels; of all walks that reach a node the
     best one goes on, with its x and the history of its solver. So errors that cancel do, a multistep solver is judged
     by the steps it would make, and the cost of the end is that which is wanted: no weights between levels are assumed.
+    As the best walk to a node need not be the start of the best walk of all, inner levels are then moved to candidates
+    near them while that brings the end nearer.
 
-    x: at levels[0], of at least 64 trajectories to hold for others; denoise: must not depend on `nxt`, so that it is
-    asked once at a node; progress(nodes expanded and teacher's steps done, in all). Takes about SUBSTEPS*N + (n - 1)
-    (N - n) network calls for a solver of one call a step, N + 1 candidates. Raises ValueError before the first one
-    where n is not in 1..N, the solver draws noise or the levels do not fall, and where no walk has a finite end.
+    x: at levels[0], of 64 trajectories or more if the grid is to serve others; denoiser: of one level, it is asked once
+    at a node, and a memory along the trajectory starts anew there; progress(done, at most) of evaluations, 1000 for 8
+    steps of a solver of one call a step. Raises ValueError before the first one where n is
+    not in 1..N, the solver draws noise or the levels do not fall; and where no walk has a finite end.
     """
     N = len(levels) - 1
     if not 1 <= n <= N:
@@ -115,79 +117,112 @@ def search(
         raise ValueError("a grid is searched for a deterministic solver, such as ddim: this one draws noise")
     if strictly_monotone(levels) != "falling":
         raise ValueError("the candidates go from data to noise: turn them round")
-    total, done = SUBSTEPS * N + 1 + (n - 1) * (N - n + 1), 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
-    teacher = _teacher(denoise, x, levels, solver, noise, count)
-    layer = {0: _Node(x, solver.init(x), (0,), 0.0)}
-    for k in range(1, n + 1):
-        reached = range(k, N - n + k + 1) if k < n else range(N, N + 1)
-        layer = _expanded(denoise, layer, levels, reached, solver, noise, teacher, count)
-    best = layer[N]
-    if not math.isfinite(best.distance):
+    moves = ROUNDS * len(MOVES) * (n - 1)
+    count = _Count(SUBSTEPS * N + 1 + (n - 1) * (N - n + 1) + n * moves, progress)
+    teacher = [x]
+    for step in trajectory(denoiser, x, refined(levels, SUBSTEPS), solver, cond=cond, noise=noise):
+        if step.index % SUBSTEPS == SUBSTEPS - 1:
+            teacher.append(step.x)
+        count()
+    ways = _Ways(denoiser, cond, levels, solver, noise, teacher, count)
+    path, distance = ways.best(n)
+    if math.isinf(distance):
         raise ValueError("no walk ends at finite numbers: the network gives none, or the guidance is too high")
-    return Found(walk(_stacked([levels[i] for i in best.path])), best.distance)
+    path = ways.polished(path, distance)
+    count.finish()
+    return walk(_stacked([levels[i] for i in path]))
 
 
-def _teacher(
-    denoise: Denoise, x: Tensor, levels: Sequence[Level], solver: Solver[S], noise: Noise, count: Callable[[], None]
-) -> list[Tensor]:
-    """x at each of `levels` on the way over the refined ones."""
-    state, found = solver.init(x), [x]
-    for i, (now, nxt) in enumerate(pairwise(refined(levels, SUBSTEPS)), start=1):
-        step, state = solver.step(denoise, x, now, nxt, state, noise)
-        x = step.x
-        if i % SUBSTEPS == 0:
-            found.append(x)
-        count()
-    return found
+@dataclass(frozen=True, eq=False)
+class _Ways(Generic[S]):
+    """The walks over candidates, and the teacher's x at each of them."""
+
+    denoiser: Denoiser
+    cond: Cond
+    levels: Sequence[Level]
+    solver: Solver[S]
+    noise: Noise
+    teacher: Sequence[Tensor]
+    count: _Count
+
+    def best(self, n: int) -> tuple[tuple[int, ...], float]:
+        """The candidates of the best walk of n steps by dynamic programming, and the distance of its end."""
+        N = len(self.levels) - 1
+        layer = {0: _Node(self.teacher[0], self.solver.init(self.teacher[0]), (0,), 0.0)}
+        for k in range(1, n + 1):
+            layer = self._longer(layer, range(k, N - n + k + 1) if k < n else range(N, N + 1))
+        return layer[N].path, layer[N].distance
+
+    def _longer(self, layer: Mapping[int, _Node[S]], ends: range) -> dict[int, _Node[S]]:
+        """The best walk to each of `ends` that is one step longer than one of `layer`."""
+        reached: dict[int, _Node[S]] = {}
+        for i, node in layer.items():
+            once = _Once(self.denoiser, self.cond, node.x, self.levels[i])
+            for j in (j for j in ends if j > i):
+                step, state = self.solver.step(once, node.x, self.levels[i], self.levels[j], node.state, self.noise)
+                distance = _distance(step.x, self.teacher[j])
+                if j not in reached or distance < reached[j].distance:
+                    reached[j] = _Node(step.x, state, (*node.path, j), distance)
+            self.count()
+        return reached
+
+    def polished(self, path: tuple[int, ...], distance: float) -> tuple[int, ...]:
+        """`path` with every inner level moved to candidates near it, in turn, while that brings the end nearer."""
+        for _ in range(ROUNDS):
+            before = path
+            for i in range(1, len(path) - 1):
+                for move in MOVES:
+                    tried = (*path[:i], path[i] + move, *path[i + 1 :])
+                    self.count(len(path) - 1)
+                    if tried[i - 1] < tried[i] < tried[i + 1] and (moved := self._end(tried)) < distance:
+                        path, distance = tried, moved
+            if path == before:
+                break
+        return path
+
+    def _end(self, path: Sequence[int]) -> float:
+        levels = walk(_stacked([self.levels[i] for i in path]))
+        steps = trajectory(self.denoiser, self.teacher[0], levels, self.solver, cond=self.cond, noise=self.noise)
+        *_, last = steps
+        return _distance(last.x, self.teacher[-1])
 
 
-def _expanded(
-    denoise: Denoise,
-    layer: Mapping[int, _Node[S]],
-    levels: Sequence[Level],
-    reached: range,
-    solver: Solver[S],
-    noise: Noise,
-    teacher: Sequence[Tensor],
-    count: Callable[[], None],
-) -> dict[int, _Node[S]]:
-    """The best walk to each candidate of `reached` that is one step longer than one of `layer`."""
-    found: dict[int, _Node[S]] = {}
-    for i, node in layer.items():
-        once = _Once(denoise, node.x, levels[i])
-        for j in reached:
-            if j <= i:
-                continue
-            step, state = solver.step(once, node.x, levels[i], levels[j], node.state, noise)
-            distance = float((step.x - teacher[j]).flatten(1).norm(dim=1).mean())
-            # Not a number is no distance: such a walk goes on only where there is no other.
-            distance = distance if math.isfinite(distance) else math.inf
-            if j not in found or distance < found[j].distance:
-                found[j] = _Node(step.x, state, (*node.path, j), distance)
-        count()
-    return found
+def _distance(x: Tensor, teacher: Tensor) -> float:
+    """The mean distance of the items; infinite where one of them is not finite, so that any other walk is better."""
+    distance = float((x - teacher).flatten(1).norm(dim=1).mean())
+    return distance if math.isfinite(distance) else math.inf
 
 
 class _Once:
-    """A denoiser that is asked only once at one x and level, the start of the steps to all candidates."""
+    """A denoiser that is asked only once at one x and level, where the steps to all candidates start."""
 
-    def __init__(self, denoise: Denoise, x: Tensor, level: Level) -> None:
-        self._denoise = denoise
+    def __init__(self, denoiser: Denoiser, cond: Cond, x: Tensor, level: Level) -> None:
+        self._denoiser = denoiser.fresh() if isinstance(denoiser, Remembers) else denoiser
+        self._cond = cond
         self._x, self._level = x, level
         self._known: Prediction | None = None
 
     def __call__(self, x: Tensor, level: Level, nxt: Level | None = None) -> Prediction:
         if x is not self._x or level is not self._level:
-            return self._denoise(x, level, nxt)
+            return self._denoiser(x, level, self._cond, nxt)
         if self._known is None:
-            self._known = self._denoise(x, level, nxt)
+            self._known = self._denoiser(x, level, self._cond, nxt)
         return self._known
+
+
+class _Count:
+    """Tells how much is done."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+
+    def __call__(self, more: int = 1) -> None:
+        self._done += more
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        self(self._total - self._done)
 
 
 def _stacked(levels: Sequence[Level]) -> Level:
