@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
-from nirvana.diffusion.solver.ancestral import Ancestral
-from nirvana.diffusion.solver.ddim import DDIM, ddim_coefficients
+from nirvana.diffusion.solver.ancestral import Ancestral, Renoise
+from nirvana.diffusion.solver.churn import Churn
+from nirvana.diffusion.solver.coordinate import DataInLam, NoiseInLam, NoiseInRatio, VelocityInAngle, ddim_coefficients
+from nirvana.diffusion.solver.multistep import Multistep
+from nirvana.diffusion.solver.named import DDIM, SOLVERS, Named, ddim
 from nirvana.diffusion.solver.protocol import Denoise, Solver, Step
+from nirvana.diffusion.solver.runge_kutta import RungeKutta, Tableau
 
-SOLVERS: Mapping[str, Callable[[], Solver[None]]] = MappingProxyType(
-    {
-        "ddim": DDIM,
-        "ddpm": lambda: Ancestral("small"),
-        "ddpm-large": lambda: Ancestral("large"),
-        "ddpm-learned": lambda: Ancestral("learned"),
-    }
-)
-"""Name -> factory."""
-
-__all__ = ["DDIM", "SOLVERS", "Ancestral", "Denoise", "Solver", "Step", "ddim_coefficients"]
+# fmt: off
+__all__ = [
+    "DDIM", "SOLVERS", "Ancestral", "Churn", "DataInLam", "Denoise", "Multistep", "Named", "NoiseInLam",
+    "NoiseInRatio", "Renoise", "RungeKutta", "Solver", "Step", "Tableau", "VelocityInAngle", "ddim",
+    "ddim_coefficients",
+]
