@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
@@ -33,7 +33,7 @@ BOMB_BYTES, BOMB_RATIO = 2**30, 200
 """Refused where it inflates to more than the first number of bytes and more than the second times its own size."""
 
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_PACKED: dict[bytes, Callable[[Path], BufferedIOBase]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _BLOCK, _CHUNK = 512, 2**20
 
 
@@ -116,7 +116,7 @@ def _tar(path: Path, where: str) -> Generator[dict[str, Found]]:
         plain: IO[bytes] = stack.enter_context(path.open("rb"))
         unpack = _PACKED.get(plain.read(2))
         if unpack is not None:
-            plain = stack.enter_context(_inflated(cast(IO[bytes], stack.enter_context(unpack(path))), path, where))
+            plain = stack.enter_context(_inflated(stack.enter_context(unpack(path)), path, where))
         plain.seek(0)
         with tarfile.open(fileobj=plain, mode="r:") as archive:
             members = {}
@@ -128,9 +128,9 @@ def _tar(path: Path, where: str) -> Generator[dict[str, Found]]:
                 name = _name(info.name, where)
                 members[name] = Found(name, partial(_section, plain.fileno(), info.offset_data, info.size), info.size)
             end = os.pread(plain.fileno(), _BLOCK, archive.offset)
-        # tarfile takes a damaged header after the first for the end.
-        if any(end):
-            raise tarfile.ReadError(f"no header at byte {archive.offset}")
+        # tarfile takes a damaged header after the first for the end, and does not miss the end mark.
+        if any(end) or len(end) < _BLOCK:
+            raise tarfile.ReadError(f"neither a header nor the end mark at byte {archive.offset}")
         yield members
 
 
@@ -140,7 +140,7 @@ def _section(file: int, offset: int, size: int) -> BufferedIOBase:
 
 
 @contextlib.contextmanager
-def _inflated(stream: IO[bytes], path: Path, where: str) -> Generator[IO[bytes]]:
+def _inflated(stream: BufferedIOBase, path: Path, where: str) -> Generator[IO[bytes]]:
     """The whole of a compressed stream in an unnamed file, which is gone when it is closed."""
     with tempfile.TemporaryFile() as out:
         packed = path.stat().st_size

@@ -85,7 +85,7 @@ def read_npy(path: Path) -> Arrays:
 
 def read_npz(path: Path) -> Arrays:
     """The arrays of a `.npz` file."""
-    with _explained(path), np.load(path, allow_pickle=False) as held:
+    with _explained(path), path.open("rb") as file, np.load(file, allow_pickle=False) as held:
         known = {name.casefold(): name for name in held.files}
 
         def take(wanted: tuple[str, ...]) -> Array | None:

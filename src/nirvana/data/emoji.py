@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from nirvana.data.held import Held, embedded
+from nirvana.files import Json
 
 TEST_SHARE = 10
 """One family of concepts in so many is held out."""
@@ -79,8 +80,18 @@ def emoji(part: str) -> Held:
         kind="embedded",
         files=(entry,),
         captions=tuple(captions_of(concept, style) for concept, style in shown),
-        attributes=[{**concept, "style": style} for concept, style in shown],
+        attributes=[_attributes(concept, style) for concept, style in shown],
     )
+
+
+def _attributes(concept: Concept, style: str) -> dict[str, Json]:
+    return {
+        "code": concept["code"],
+        "label": concept["label"],
+        "group": concept["group"],
+        "tags": concept["tags"],
+        "style": style,
+    }
 
 
 def _tiles(data: bytes, index: _Index) -> UInt8[np.ndarray, "n h w 3"]:

@@ -193,8 +193,10 @@ def _thing(
     kind = int(np.bincount(colour[mask], minlength=len(_NAMES)).argmax())
     ray = _RAYS[kind]
     share = np.clip(pixels @ ray / (ray @ ray), 0, 1)
-    core = mask & (share >= np.quantile(share[mask], 0.6))
-    off = float(np.linalg.norm(np.median(pixels[core], axis=0) - ray))
+    core = np.median(pixels[mask & (share >= np.quantile(share[mask], 0.6))], axis=0)
+    clear = float(np.linalg.norm(core - ray)) <= _COLOUR_ERROR
+    if not clear:
+        share = np.clip(pixels @ core / (core @ core), 0, 1)
     reach = max(2, round(_REACH * side))
     edge = _grown(mask, reach) & ~_grown(other, reach - 1)
     weight = np.where(mask | edge, share, 0.0)
@@ -202,7 +204,7 @@ def _thing(
     shape, radius = _shape(weight)
     return Thing(
         shape=shape,
-        colour=_NAMES[kind] if off <= _COLOUR_ERROR else UNCLEAR,
+        colour=_NAMES[kind] if clear else UNCLEAR,
         size="small" if radius / side < _BORDER else "large",
         x=x / width,
         y=y / height,

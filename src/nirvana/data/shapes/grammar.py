@@ -7,6 +7,14 @@ from nirvana.data.shapes.scene import OPPOSITE, Relation, Scene
 _WHERE = {"left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below"}
 _BESIDE = {"left of": "to its left", "right of": "to its right", "above": "above it", "below": "below it"}
 _UPPER = {"top": "upper", "bottom": "lower"}
+_SYNONYMS = {
+    "top": "upper middle",
+    "bottom": "lower middle",
+    "left": "middle left",
+    "right": "middle right",
+    "centre": "middle",
+}
+_PREPOSITIONS = {"top": "at", "bottom": "at", "left": "on", "right": "on"}
 
 
 def captions(scene: Scene) -> tuple[str, ...]:
@@ -16,14 +24,12 @@ def captions(scene: Scene) -> tuple[str, ...]:
 
 def _alone(scene: Scene) -> tuple[str, ...]:
     (thing,), place = scene.things, scene.place or ""
-    middle = place == "centre"
-    synonym = "middle" if middle else " ".join(_UPPER.get(word, word) for word in place.split())
-    half = synonym if " " in place or middle else f"{place} half" if place in ("left", "right") else f"{synonym} half"
+    synonym = _SYNONYMS.get(place) or " ".join(_UPPER.get(word, word) for word in place.split())
     return (
-        f"a {thing.name} in the {place}",
-        f"a {thing.size} {thing.shape} in {thing.colour}, {half}",
-        f"in the {half} there is a {thing.name}",
-        f"one {thing.colour} {thing.shape}, {thing.size}, in the {place}",
+        f"a {thing.name} {_PREPOSITIONS.get(place, 'in')} the {place}",
+        f"a {thing.size} {thing.shape} in {thing.colour}, {synonym}",
+        f"in the {synonym} there is a {thing.name}",
+        f"one {thing.colour} {thing.shape}, {thing.size}, {_PREPOSITIONS.get(place, 'in')} the {place}",
     )
 
 

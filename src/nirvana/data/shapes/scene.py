@@ -178,7 +178,7 @@ def _one(draws: Draws) -> Scene:
 def _two(draws: Draws) -> Scene:
     (a, b), name = _things(draws, 2), draws.choice(list(OPPOSITE))
     along = a[3] + b[3] + _GAP
-    along += draws.uniform(0, min(0.2, 1 - _GAP - a[3] - b[3] - along))
+    along += draws.uniform(0.0, min(0.2, 1 - _GAP - a[3] - b[3] - along))
     across = draws.uniform(-_SLANT, _SLANT) * along
     dx, dy = _offset(name, along, across)
     x, y = _put(draws, [(0.0, 0.0, b[3]), (dx, dy, a[3])])
@@ -194,7 +194,9 @@ def _three(draws: Draws) -> Scene:
     names = [draws.choice(("above", "below")), draws.choice(("left of", "right of"))]
     if draws.word() % 2:
         names.reverse()
-    (ax, ay), (cx, cy) = (_offset(name, b[3] + other[3] + _GAP, 0.0) for name, other in zip(names, (a, c), strict=True))
+    ax, ay = _offset(names[0], a[3] + b[3] + _GAP, 0.0)
+    # Where the second is small, the third must also clear the first, to which it lies diagonally.
+    cx, cy = _offset(names[1], c[3] + max(a[3], b[3]) + _GAP, 0.0)
     x, y = _put(draws, [(0.0, 0.0, b[3]), (ax, ay, a[3]), (cx, cy, c[3])])
     return Scene(
         (Thing(*a[:3], x + ax, y + ay, a[3]), Thing(*b[:3], x, y, b[3]), Thing(*c[:3], x + cx, y + cy, c[3])),

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from jaxtyping import UInt8
@@ -31,7 +31,7 @@ _REPORT = 500
 
 
 @dataclass(frozen=True)
-class Scenes(Sequence[Mapping[str, Json]]):
+class Scenes(Sequence[Any]):
     """The attributes of scenes 0 to `total` - 1 of a part, made when they are asked for."""
 
     seed: int
