@@ -59,7 +59,7 @@ def train(
       nirvana train roses/ --from runs/flowers --images 50000
 
     Args:
-        source: a folder of pictures, or digits or fashion-mnist
+        source: a folder, archive or array of pictures, or digits, fashion-mnist, shapes or emoji (docs/data.md)
         out: the run folder (runs/ and the name of SOURCE)
         size: side of the training pictures in pixels (by the pictures and the time)
         images: how many pictures to see, repetitions included
