@@ -97,7 +97,7 @@ def test_no_classifier_where_its_term_has_no_weight() -> None:
 
 
 def test_items_at_pure_noise_are_left_alone_among_others() -> None:
-    level, x = Level(torch.tensor([0.0, 0.6]), torch.tensor([1.0, 0.8])), random(2, 3)
+    level, x = Level(torch.tensor([0.0, 0.6], dtype=F64), torch.tensor([1.0, 0.8], dtype=F64)), random(2, 3)
     found = ClassifierGuided(WHOLE, posterior)(x, level, {}).x0
     assert torch.equal(found[:1], WHOLE(x[:1], Level.of(0.0, 1.0), {}).x0)
     assert torch.allclose(found[1:], PART(x[1:], Level.of(0.6, 0.8), {}).x0, rtol=0, atol=1e-9)
@@ -125,13 +125,13 @@ def test_guidance_by_branches_inside_and_a_trajectory_around() -> None:
     """Under no_grad; the memory of the rule keeps no graph, and starts anew."""
     rule = APG(2.0, momentum=0.5)
     guided = ClassifierGuided(Guided((PART, WHOLE), rule), posterior, 0.5, "x0")
-    denoiser = Clipped(guided, -9, 9)
+    denoiser = Clipped(guided, -9.0, 9.0)
     levels, noise = uniform(RectifiedFlow(), 5), SeededNoise([1, 2], (3,))
     x = start(noise, levels[0])
     with torch.no_grad():
         walks = [[s.x for s in trajectory(denoiser, x, levels, DDIM(), cond={}, noise=noise)] for _ in range(2)]
     assert all(torch.equal(a, b) and not a.requires_grad for a, b in zip(*walks, strict=True))
-    plain = Clipped(Guided((PART, WHOLE), rule), -9, 9)
+    plain = Clipped(Guided((PART, WHOLE), rule), -9.0, 9.0)
     assert not torch.allclose(list(trajectory(plain, x, levels, DDIM(), cond={}, noise=noise))[-1].x, walks[0][-1])
     found = guided(x, levels[1], {}, levels[2])
     assert not found.x0.requires_grad and all(not d.requires_grad for d in rule._last)
@@ -144,8 +144,10 @@ def test_what_cannot_be_is_refused() -> None:
     for scale in (-1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="scale"):
             ClassifierGuided(WHOLE, posterior, scale)
+    made = object.__new__(ClassifierGuided)  # past the checked annotations of these tests
+    made.__dict__.update(denoiser=WHOLE, log_prob=posterior, scale=1.0, reads="y")
     with pytest.raises(ValueError, match="reads 'x' or 'x0'"):
-        ClassifierGuided(WHOLE, posterior, reads="y")  # pyright: ignore
+        made.__post_init__()
     with pytest.raises(ValueError, match="one number for each item"):
         ClassifierGuided(WHOLE, lambda x, level: x)(x, level, {})
     with pytest.raises(ValueError, match="no gradient"):

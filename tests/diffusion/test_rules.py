@@ -242,7 +242,7 @@ def test_apg_of_nothing_is_nothing() -> None:
 def test_a_trajectory_begins_without_a_memory_and_leaves_none() -> None:
     denoiser = Clipped(Guided((Labelled([]), Labelled([])), Interval(Rescaled(APG(3.0, momentum=0.8)), 0.01, 50.0)))
     strong, weak = {"vector": random(2, 3, seed=3)}, {"vector": random(2, 3, seed=4)}
-    guided = Clipped(Guided((WithCond(denoiser, strong), WithCond(denoiser, weak)), APG(3.0, momentum=0.8)), -50, 50)
+    guided = Clipped(Guided((WithCond(denoiser, strong), WithCond(denoiser, weak)), APG(3.0, momentum=0.8)), -50.0, 50.0)
     levels, noise = uniform(Cosine(), 6), SeededNoise([1, 2], (3,))
     x = start(noise, levels[0])
 
@@ -255,7 +255,7 @@ def test_a_trajectory_begins_without_a_memory_and_leaves_none() -> None:
     walks = [trajectory(guided, x, levels, DDIM(), cond={}, noise=noise) for _ in range(2)]
     for a, b, expected in zip(*walks, first, strict=True):
         assert torch.equal(a.x, expected) and torch.equal(b.x, expected)
-    without = Clipped(Guided(guided.denoiser.branches, APG(3.0, momentum=0.0)), -50, 50)  # pyright: ignore
+    without = Clipped(Guided(guided.denoiser.branches, APG(3.0, momentum=0.0)), -50.0, 50.0)  # pyright: ignore
     last = list(trajectory(without, x, levels, DDIM(), cond={}, noise=noise))[-1].x
     assert not torch.allclose(last, first[-1], atol=1e-3)
 
@@ -329,7 +329,8 @@ def test_one_condition_of_weight_one_is_cfg_bit_for_bit(w: float) -> None:
     for rule in (CFG(w), Rescaled(CFG(w)), Interval(CFG(w), 2.0, 3.0)):
         composed = Composed((1.0,), rule)
         assert composed.needs(LEVEL) == rule.needs(LEVEL)
-        assert torch.equal(composed((strong, weak), x, LEVEL), rule((strong, weak), x, LEVEL))
+        x0s = [x0 if needed else None for x0, needed in zip((strong, weak), rule.needs(LEVEL), strict=True)]
+        assert torch.equal(composed(x0s, x, LEVEL), rule(x0s, x, LEVEL))
 
 
 @pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 4.0])

@@ -39,7 +39,7 @@ class Classifier(Protocol):
     shape: tuple[int, ...] | None
     reads: Reads
 
-    def __call__(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b k"]:
+    def __call__(self, x: Float[Tensor, "b *s"], level: Level, /) -> Float[Tensor, "b k"]:
         """log p(class | x), which autograd can differentiate."""
         ...
 
