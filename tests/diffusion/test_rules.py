@@ -242,7 +242,9 @@ def test_apg_of_nothing_is_nothing() -> None:
 def test_a_trajectory_begins_without_a_memory_and_leaves_none() -> None:
     denoiser = Clipped(Guided((Labelled([]), Labelled([])), Interval(Rescaled(APG(3.0, momentum=0.8)), 0.01, 50.0)))
     strong, weak = {"vector": random(2, 3, seed=3)}, {"vector": random(2, 3, seed=4)}
-    guided = Clipped(Guided((WithCond(denoiser, strong), WithCond(denoiser, weak)), APG(3.0, momentum=0.8)), -50.0, 50.0)
+    guided = Clipped(
+        Guided((WithCond(denoiser, strong), WithCond(denoiser, weak)), APG(3.0, momentum=0.8)), -50.0, 50.0
+    )
     levels, noise = uniform(Cosine(), 6), SeededNoise([1, 2], (3,))
     x = start(noise, levels[0])
 

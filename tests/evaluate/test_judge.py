@@ -115,7 +115,7 @@ def test_it_steers_by_the_probabilities_it_states(judge: FashionJudge, test_set:
     np.testing.assert_allclose(log_probs.detach().exp().numpy(), judge.classify(images)[1], atol=1e-5)
     (gradient,) = torch.autograd.grad(log_probs[:, 3].sum(), x0)
     with torch.no_grad():
-        better = judge(x0 + 0.05 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None], Level.of(1, 0))
+        better = judge(x0 + 0.05 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None], Level.of(1.0, 0.0))
     assert (better[:, 3] > log_probs[:, 3]).all()
     assert isinstance(judge, Classifier) and judge.names == test_set.names
     assert CLASSIFIERS["fashion"]().shape == (1, 28, 28)

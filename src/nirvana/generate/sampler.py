@@ -267,6 +267,11 @@ class Sampler:
         """The classifier that is written so, made once. Refused where it is unknown."""
         if written is None:
             return None
+        if not self._makers:
+            raise Refused(
+                f"{self.where} was loaded without a classifier, so '{written}' cannot steer it; load it with"
+                " classifiers=nirvana.evaluate.CLASSIFIERS, or with your own"
+            )
 
         def guide(name: str, scale: float = 1.0) -> Guide:
             if name not in self._classifiers:
