@@ -6,11 +6,19 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from nirvana.errors import Refused, nearest, unknown
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class _Says(Protocol):
+    """A factory that says itself which numbers it takes, with their defaults."""
+
+    @property
+    def parameters(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ def made(kind: str, text: str, known: Mapping[str, Callable[..., T]], *first: ob
 
 def parameters(factory: Callable[..., object], first: int = 0) -> dict[str, float]:
     """The numbers that a factory takes by name behind its `first` parameters, with their defaults."""
+    if isinstance(factory, _Says):
+        return dict(factory.parameters)
     behind = list(inspect.signature(factory).parameters.values())[first:]
     return {p.name: p.default for p in behind if isinstance(p.default, int | float) and not isinstance(p.default, bool)}
 
