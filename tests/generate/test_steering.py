@@ -142,7 +142,7 @@ def test_a_w_in_the_text_of_a_rule_is_the_guidance(model: Model) -> None:
 
 def test_guidance_by_default(model: Model, plain: Model) -> None:
     assert model.request(rule="apg").guidance == 2.0
-    assert model.request(rule="cfg++").guidance == 0.2
+    assert model.request(rule="cfg++").guidance == 0.4
     assert model.request(autoguidance="1/8").guidance == 2.0
     assert (plain.request().guidance, plain.request(autoguidance="1/8").guidance) == (1.0, 2.0)
 

@@ -23,7 +23,7 @@ from nirvana.generate.named import made, parse
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts
 
-CFGPP_GUIDANCE = 0.2
+CFGPP_GUIDANCE = 0.4
 AUTO_GUIDANCE = 2.0
 """What guides where neither the user nor the run says: CFG++ by its own scale, and a model without labels by itself."""
 
