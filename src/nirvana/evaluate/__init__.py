@@ -1,9 +1,36 @@
-"""What samples are worth: is the asked class in them, and are they new?"""
+"""What samples are worth: how far from real pictures, is the asked class in them, and are they new?"""
 
 from __future__ import annotations
 
-from nirvana.evaluate.copies import copy_ratio, nearest_distances
+from nirvana.evaluate.alignment import RidgeMap, fit_ridge
+from nirvana.evaluate.copies import Memorization, copy_ratio, memorization, nearest_distances
+from nirvana.evaluate.frechet import Frechet, Moments, extrapolated, frechet
 from nirvana.evaluate.judge import FashionJudge
-from nirvana.evaluate.statistics import Interval, wilson
+from nirvana.evaluate.kernel import KernelDistance, kernel_distance
+from nirvana.evaluate.manifold import Manifold, manifold
+from nirvana.evaluate.space import FeatureSpace, ModuleSpace, open_space
+from nirvana.evaluate.statistics import Interval, jackknife, wilson
 
-__all__ = ["FashionJudge", "Interval", "copy_ratio", "nearest_distances", "wilson"]
+__all__ = [
+    "FashionJudge",
+    "FeatureSpace",
+    "Frechet",
+    "Interval",
+    "KernelDistance",
+    "Manifold",
+    "Memorization",
+    "ModuleSpace",
+    "Moments",
+    "RidgeMap",
+    "copy_ratio",
+    "extrapolated",
+    "fit_ridge",
+    "frechet",
+    "jackknife",
+    "kernel_distance",
+    "manifold",
+    "memorization",
+    "nearest_distances",
+    "open_space",
+    "wilson",
+]
