@@ -32,5 +32,3 @@ def digits_run(path: Path, seed: int = 1, source: str = "digits") -> Path:
     run = RunFolder.create(path, {"recipe": "tiny"}, TrainPlan(images=100, batch=10), manifest, description, "train")
     save(run, description, seed)
     return path
-
-

@@ -28,9 +28,7 @@ def test_value_and_squared_error_have_no_bias(n: int, m: int, shift: float) -> N
     k = polynomial_kernel
     aa, bb, ab = (k(x, y, degree=3, gamma=1 / 2, coef0=1).mean() for x, y in ((other,) * 2, (pool,) * 2, (other, pool)))
     true = aa + bb - 2 * ab
-    found = [
-        kernel_distance(other[rng.integers(0, 40, n)], pool[rng.integers(0, 40, m)]) for _ in range(1500)
-    ]
+    found = [kernel_distance(other[rng.integers(0, 40, n)], pool[rng.integers(0, 40, m)]) for _ in range(1500)]
     values, squares = np.array([f.value for f in found]), np.array([f.error**2 for f in found])
     assert values.mean() == pytest.approx(true, abs=4 * values.std() / 1500**0.5)
     assert squares.mean() == pytest.approx(values.var(), rel=0.15)
@@ -42,9 +40,7 @@ def test_the_interval_covers(shift: float) -> None:
     d = 3
     # E (x.y/d + 1)^3 for Gaussians of unit covariance, from the moments of x.y
     true = _expected(shift, shift, d) + _expected(0, 0, d) - 2 * _expected(shift, 0, d)
-    found = [
-        kernel_distance(rng.normal(size=(120, d)) + shift, rng.normal(size=(150, d))).interval for _ in range(200)
-    ]
+    found = [kernel_distance(rng.normal(size=(120, d)) + shift, rng.normal(size=(150, d))).interval for _ in range(200)]
     assert 0.9 <= np.mean([low <= true <= high for low, high in found]) <= 0.995
 
 

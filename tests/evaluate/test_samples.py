@@ -35,7 +35,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return drawn
 
 
-def test_are_those_of_generate_and_are_drawn_once(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_are_those_of_generate_and_are_drawn_once(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = model.request(steps=2, seed=5, batch=4)
     expected = model.generate(steps=2, seed=5, batch=4, n=21).array
     drawn = counted(monkeypatch)

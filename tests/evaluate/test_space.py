@@ -168,7 +168,7 @@ def test_inception_is_the_one_of_fid(tmp_path: Path) -> None:
     assert (space.name, found.shape) == ("Inception", (1, 2048))
     del weights["Mixed_7c.branch1x1.conv.weight"]
     torch.save(weights, tmp_path / "cut.pth")
-    with pytest.raises(Refused, match="lacks 'Mixed_7c.branch1x1.conv.weight'"):
+    with pytest.raises(Refused, match=r"lacks 'Mixed_7c.branch1x1.conv.weight'"):
         open_space(f"inception:{tmp_path}/cut.pth")
 
 

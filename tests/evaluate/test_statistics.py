@@ -67,7 +67,9 @@ def test_the_jackknife_of_a_mean_is_the_textbook_interval() -> None:
         jackknife(mean, [1.0])
 
 
-@pytest.mark.parametrize(("seen", "drawn", "marked", "total"), [(0, 5, 10, 20), (3, 5, 10, 20), (5, 5, 7, 20), (7, 9, 9, 12)])
+@pytest.mark.parametrize(
+    ("seen", "drawn", "marked", "total"), [(0, 5, 10, 20), (3, 5, 10, 20), (5, 5, 7, 20), (7, 9, 9, 12)]
+)
 def test_hypergeometric_tail_is_that_of_scipy(seen: int, drawn: int, marked: int, total: int) -> None:
     law = hypergeom(total, marked, drawn)
     assert hypergeometric_tail(seen, drawn, marked, total) == pytest.approx(law.sf(seen) + law.pmf(seen) / 2, rel=1e-10)

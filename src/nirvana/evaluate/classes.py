@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ _ITERATIONS = 100
 _DECAY = 1e-3
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """Features, one row a picture, to the likeliest class of each. accuracy: counted on pictures kept apart."""
 

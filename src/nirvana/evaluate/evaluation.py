@@ -31,6 +31,9 @@ DEFAULT_MINUTES = 5.0
 _ROOM = 1.5
 """So many samples a feature at least, that leaving out two blocks of ten leaves more samples than features."""
 
+_LEAST_REAL = 12
+"""So many real pictures at least, that each half has more than the neighbours that are looked at."""
+
 Progress = Callable[[str, int, int], None]
 """(what is going on, done, in all)."""
 
@@ -172,6 +175,11 @@ def _data(model: Model, against: str | None) -> Data:
     if other is not None and train is not None and other.manifest.pixels == train.manifest.pixels:
         other = None
     real = other if other is not None else cast("Dataset", train)
+    if len(real) < _LEAST_REAL:
+        raise Refused(
+            f"{real.manifest.source}: {len(real)} pictures are too few to compare with; name at least {_LEAST_REAL}"
+            " with --against"
+        )
     held_out = other if other is not None else _held_out(source, side)
     return Data(real, train, held_out, tuple(notes))
 

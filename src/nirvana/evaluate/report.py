@@ -188,7 +188,7 @@ def _by_class(classes: Sequence[Mapping[str, Json]]) -> str:
 
 _OWN = """
 :root{--c:#2c8a55;--d:#8a4fc2}@media(prefers-color-scheme:dark){:root{--c:#6fcf97;--d:#c39bf0}}
-.figure{font-size:16px;font-variant-numeric:tabular-nums;white-space:nowrap}.warning{color:var(--b)}ul{margin:0}
+td{white-space:normal}td:nth-child(3){white-space:nowrap}.figure{font-size:16px;font-variant-numeric:tabular-nums;white-space:nowrap}.warning{color:var(--b)}ul{margin:0}
 .share{height:7px;background:var(--a);border-radius:3px;margin:3px 0}.share.real{background:var(--soft);opacity:.5}
 .wide{width:40%}img{width:auto}polyline.c,line.c{stroke:var(--c)}polyline.d,line.d{stroke:var(--d)}circle.c{fill:var(--c)}
 circle.d{fill:var(--d)}.key::before{content:'';display:inline-block;width:18px;height:3px;margin:0 6px 3px 10px}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -45,6 +45,7 @@ class Subject:
         return None if self.real.labels is None else self.real.labels[self.reference.places]
 
 
+@runtime_checkable
 class Measure(Protocol):
     """One question put to the samples. Likelihoods, prompts and whatever else is asked come in by this door."""
 
