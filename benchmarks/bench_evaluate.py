@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from measure import Options, options, publish, table
 
-from nirvana.evaluate.frechet import Moments, blocks_of, extrapolated, frechet
+from nirvana.evaluate.frechet import Moments, blocks_of, extrapolated, frechet_distance
 from nirvana.evaluate.kernel import kernel_distance
-from nirvana.evaluate.manifold import manifold
+from nirvana.evaluate.manifold import manifold_scores
 from nirvana.evaluate.reference import KEPT
 from nirvana.evaluate.space import ModuleSpace, open_space
 
@@ -49,9 +49,9 @@ def ours(space: ModuleSpace, made: np.ndarray, real: np.ndarray) -> tuple[dict[s
     lap("FD, extrapolated, with interval")
     kernel_distance(features, real)
     lap("KID, with interval")
-    manifold(real[: len(made)], features)
+    manifold_scores(real[: len(made)], features)
     lap("precision, recall, density, coverage")
-    return seconds, features, frechet(Moments.of(features), reference)
+    return seconds, features, frechet_distance(Moments.of(features), reference)
 
 
 def peer(features: np.ndarray, real: np.ndarray) -> dict[str, float]:

@@ -52,7 +52,7 @@ def test_evaluate_writes_a_table_a_file_and_a_page_and_compare_reads_them(capsys
         (["evaluate", "a", "--guidance", "-1", "-n", "50"], "guidance must be"),
         (["evaluate", "nowhere"], "is not there"),
         (["compare", "a", "a"], "run `nirvana evaluate a` first"),
-        (["compare"], "is missing"),
+        (["compare"], "name at least two"),
     ],
 )
 def test_what_is_refused_is_one_line(capsys: Captured, args: list[str], message: str) -> None:

@@ -60,7 +60,7 @@ def test_what_cannot_be_fitted_is_said() -> None:
     with pytest.raises(ValueError, match="9 pictures and 8 texts"):
         fit_ridge(x, y[:8])
     with pytest.raises(ValueError, match="not above 0"):
-        fit_ridge(x, y, decay=0)
+        fit_ridge(x, y, decay=0.0)
     with pytest.raises(ValueError, match="width 3, fitted on 12"):
         ridge(x[:, :3])
     with pytest.raises(ValueError, match="at least 1"):

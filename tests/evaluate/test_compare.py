@@ -9,7 +9,7 @@ from nirvana.evaluate.statistics import Interval
 
 
 def score(name: str, value: float, half: float | None, better: str) -> Score:
-    return Score(name, value, better, None if half is None else Interval(value - half, value + half), 100, 100)
+    return Score(name, float(value), better, None if half is None else Interval(value - half, value + half), 100, 100)
 
 
 def evaluation(kid: float, recall: float, data: str = "d", space: str = "s", extra: str = "") -> Evaluation:

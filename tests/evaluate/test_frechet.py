@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from nirvana.evaluate.frechet import Moments, blocks_of, extrapolated, frechet
+from nirvana.evaluate import frechet as module
+from nirvana.evaluate.frechet import Moments, blocks_of, extrapolated, frechet_distance
 
 ENDLESS = 10**9
 
@@ -26,7 +27,7 @@ def covariance(rng: np.random.Generator, d: int, rank: int | None = None) -> np.
 def test_two_gaussians_with_one_basis_have_a_closed_form() -> None:
     a, b = np.array([1.0, 2.0, 0.5]), np.array([3.0, 0.1, 0.5])
     shift = np.array([0.5, -1.0, 2.0])
-    found = frechet(exact(shift, np.diag(a**2)), exact(np.zeros(3), np.diag(b**2)))
+    found = frechet_distance(exact(shift, np.diag(a**2)), exact(np.zeros(3), np.diag(b**2)))
     assert found == pytest.approx(shift @ shift + ((a - b) ** 2).sum(), rel=1e-9)
 
 
@@ -38,8 +39,8 @@ def test_any_two_gaussians_against_the_matrix_root_of_scipy(ranks: tuple[int, in
     jitter = 1e-12 * np.eye(6)  # sqrtm wants full rank
     root = np.trace(np.real(sqrtm((s + jitter) @ (t + jitter))))
     expected = mean @ mean + np.trace(s) + np.trace(t) - 2 * root
-    assert frechet(exact(mean, s), exact(np.zeros(6), t)) == pytest.approx(expected, rel=1e-5)
-    assert frechet(exact(np.zeros(6), t), exact(mean, s)) == pytest.approx(expected, rel=1e-5)
+    assert frechet_distance(exact(mean, s), exact(np.zeros(6), t)) == pytest.approx(expected, rel=1e-5)
+    assert frechet_distance(exact(np.zeros(6), t), exact(mean, s)) == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.floats(-1e4, 1e4))
@@ -68,15 +69,15 @@ def test_blocks_are_consecutive_and_do_not_depend_on_the_chunks(chunk: int) -> N
 @pytest.mark.parametrize("shift", [0.5, 0.0])
 def test_the_interval_covers_the_distance_of_infinitely_many_samples(shift: float) -> None:
     rng = np.random.default_rng(3)
-    d, n, rounds = 4, 200, 120
+    d, n, rounds = 4, 200, 80
     root = covariance(rng, d) + np.eye(d)
     true_mean, reference = np.full(d, shift), exact(np.zeros(d), root @ root)
-    true = frechet(exact(true_mean, root @ root), reference)
+    true = frechet_distance(exact(true_mean, root @ root), reference)
     found = [
-        extrapolated(blocks_of([rng.normal(size=(n, d)) @ root + true_mean], n, d), reference) for _ in range(rounds)
+        extrapolated(blocks_of([rng.normal(size=(n, d)) @ root + true_mean], n, d, 6), reference) for _ in range(rounds)
     ]
     covered = np.mean([f.interval.low <= true <= f.interval.high for f in found])
-    assert 0.9 <= covered <= 1
+    assert 0.88 <= covered <= 1
     values, plain = np.array([f.value for f in found]), np.array([f.plain for f in found])
     error = values.std() / np.sqrt(rounds)
     assert abs(values.mean() - true) < 3 * error + 0.01
@@ -86,9 +87,7 @@ def test_the_interval_covers_the_distance_of_infinitely_many_samples(shift: floa
 
 
 def test_the_extrapolation_is_exact_where_the_excess_is_c_over_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nirvana.evaluate import frechet as module
-
-    monkeypatch.setattr(module, "frechet", lambda a, _: 3 + 7 / a.count)
+    monkeypatch.setattr(module, "frechet_distance", lambda a, _: 3 + 7 / a.count)
     blocks = [Moments(5, np.zeros(1), np.zeros((1, 1))) for _ in range(6)]
     found = extrapolated(blocks, blocks[0])
     assert (found.plain, found.value) == pytest.approx((3 + 7 / 30, 3))
@@ -100,11 +99,11 @@ def test_what_cannot_be_measured_is_said() -> None:
     a, b = Moments.of(rng.normal(size=(9, 3))), Moments.of(rng.normal(size=(9, 4)))
     one = Moments.of(rng.normal(size=(1, 3)))
     with pytest.raises(ValueError, match="one feature space"):
-        frechet(a, b)
+        frechet_distance(a, b)
     with pytest.raises(ValueError, match="width 4 beside those of width 3"):
         a + b
     with pytest.raises(ValueError, match="no covariance of 1 pictures"):
-        frechet(one, a)
+        frechet_distance(one, a)
     spoilt = rng.normal(size=(5, 3))
     spoilt[3, 1] = np.nan
     with pytest.raises(ValueError, match="features of picture 3 are not finite"):

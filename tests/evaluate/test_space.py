@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, batch_norm, conv2d
 
 from nirvana.data import open_data
 from nirvana.errors import Refused
-from nirvana.evaluate import dinov2, inception, kernel_distance, manifold
+from nirvana.evaluate import dinov2, inception, kernel_distance, manifold_scores
 from nirvana.evaluate.efficientnet import EfficientNetLite0, weights_file
 from nirvana.evaluate.space import ModuleSpace, open_space, to_bytes
 from nirvana.evaluate.weights import read_weights
@@ -148,8 +148,8 @@ def test_noise_blur_and_missing_classes_are_seen_in_real_features() -> None:
     floor = kernel_distance(other, real)
     for defect in (noisy, blurred, missing):
         assert kernel_distance(defect, real).interval.low > floor.interval.high
-    assert manifold(real, missing).coverage.interval.high < manifold(real, other).coverage.interval.low
-    assert manifold(real, noisy).precision.interval.high < manifold(real, other).precision.interval.low
+    assert manifold_scores(real, missing).coverage.interval.high < manifold_scores(real, other).coverage.interval.low
+    assert manifold_scores(real, noisy).precision.interval.high < manifold_scores(real, other).precision.interval.low
 
 
 def test_inception_is_the_one_of_fid(tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, hypergeom, sem, t
+from scipy.stats import binom, binomtest, sem, t
 
 from nirvana.evaluate.statistics import (
-    hypergeometric_tail,
     jackknife,
     normal_interval,
     student_quantile,
@@ -65,16 +64,6 @@ def test_the_jackknife_of_a_mean_is_the_textbook_interval() -> None:
     assert found == pytest.approx(t.interval(0.95, 4, mean, sem(blocks)), rel=1e-7)
     with pytest.raises(ValueError, match="at least 2"):
         jackknife(mean, [1.0])
-
-
-@pytest.mark.parametrize(
-    ("seen", "drawn", "marked", "total"), [(0, 5, 10, 20), (3, 5, 10, 20), (5, 5, 7, 20), (7, 9, 9, 12)]
-)
-def test_hypergeometric_tail_is_that_of_scipy(seen: int, drawn: int, marked: int, total: int) -> None:
-    law = hypergeom(total, marked, drawn)
-    assert hypergeometric_tail(seen, drawn, marked, total) == pytest.approx(law.sf(seen) + law.pmf(seen) / 2, rel=1e-10)
-    with pytest.raises(ValueError, match="cannot be"):
-        hypergeometric_tail(drawn + 1, drawn, marked, total)
 
 
 def test_normal_interval() -> None:

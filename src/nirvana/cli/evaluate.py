@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
@@ -93,12 +94,12 @@ def _show(bar: Bar, what: str, done: int, total: int) -> None:
     bar.update(done, what, total)
 
 
-def table(scores: list[Score] | tuple[Score, ...]) -> list[str]:
+def table(scores: Sequence[Score]) -> list[str]:
     """The scores as lines of text."""
     from nirvana.evaluate.report import number
 
     head = ("score", "value", "95% interval", "real/real", "samples/real")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for s in scores:
         interval = "" if s.interval is None else f"{number(s.interval.low)} to {number(s.interval.high)}"
         sizes = f"{s.samples:,}/{s.references:,}" if s.references else f"{s.samples:,}"

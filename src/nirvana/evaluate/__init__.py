@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from nirvana.evaluate.alignment import RidgeMap, fit_ridge
 from nirvana.evaluate.copies import Memorization, copy_ratio, memorization, nearest_distances
-from nirvana.evaluate.frechet import Frechet, Moments, extrapolated, frechet
+from nirvana.evaluate.frechet import Frechet, Moments, extrapolated, frechet_distance
 from nirvana.evaluate.judge import FashionJudge
 from nirvana.evaluate.kernel import KernelDistance, kernel_distance
-from nirvana.evaluate.manifold import Manifold, manifold
+from nirvana.evaluate.manifold import Manifold, manifold_scores
 from nirvana.evaluate.space import FeatureSpace, ModuleSpace, open_space
 from nirvana.evaluate.statistics import Interval, jackknife, wilson
 
@@ -25,10 +25,10 @@ __all__ = [
     "copy_ratio",
     "extrapolated",
     "fit_ridge",
-    "frechet",
+    "frechet_distance",
     "jackknife",
     "kernel_distance",
-    "manifold",
+    "manifold_scores",
     "memorization",
     "nearest_distances",
     "open_space",

@@ -36,7 +36,7 @@ class RidgeMap:
 
 
 def fit_ridge(
-    pictures: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n e"], decay: float | None = None
+    pictures: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "m e"], decay: float | None = None
 ) -> RidgeMap:
     """W = (X^T X + decay n I)^-1 X^T Y on standardised X and centred Y; with n < d by the equal X^T (X X^T + ..)^-1 Y.
 

@@ -9,7 +9,6 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from PIL import Image
 
 from nirvana.evaluate.manifold import nearest
-from nirvana.evaluate.statistics import hypergeometric_tail
 
 _BLOCK = 512
 _SIDE = 32
@@ -17,6 +16,7 @@ _SIDE = 32
 _NEIGHBOURS = 10
 """A training picture may have this many twins, less one, and still be seen to be copied."""
 _TAIL = 0.05
+_ASSIGNMENTS = 20_000
 
 
 def nearest_distances(
@@ -86,9 +86,10 @@ def memorization(
     """A test of whether samples copy training pictures, against real pictures that were not trained on.
 
     Each picture has the ratio of its distances to the nearest and to the 10th nearest training picture (pixels, at most
-    32 a side): 0 for a copy. Unlike the distance itself it does not fall because a model draws smoothly. Where samples
-    and unseen pictures have one distribution, the 5% smallest ratios of both together are a random draw, so the number
-    of samples among them is hypergeometric: p is its upper tail (mid-p). Exact for any sizes and distribution.
+    32 a side): 0 for a copy. Unlike the distance itself it does not fall because a model draws smoothly. The statistic
+    is the sum of 1 + log(R/r) over the samples whose rank r is among the R = 5% smallest ratios of samples and unseen
+    pictures together: what the other samples are like cannot hide copies. Where both have one distribution, every
+    assignment of the ranks is equally likely: p is its share in 20,000 such ones that weighs as much.
     ValueError for no samples or test pictures, or fewer than 10 training pictures.
     Source: the idea of three samples is of Meehan, Chaudhuri, Dasgupta 2020; the ratio of Yoon et al. 2023.
     """
@@ -102,8 +103,20 @@ def memorization(
     both = np.concatenate([ratio, held_out])
     drawn = max(1, round(_TAIL * len(both)))
     lowest = np.argsort(both, kind="stable")[:drawn]
-    p = hypergeometric_tail(int((lowest < len(ratio)).sum()), drawn, len(ratio), len(both))
+    weights = 1 + np.log(drawn / np.arange(1, drawn + 1))
+    p = _chance(float(weights[lowest < len(ratio)].sum()), weights, len(ratio), len(both))
     return Memorization(p, ratio, places[:, 0], held_out)
+
+
+def _chance(seen: float, weights: Float64[np.ndarray, "r"], marked: int, total: int) -> float:
+    """The share of random assignments of `marked` marks to `total` places whose first places weigh at least `seen`."""
+    rng = np.random.default_rng(0)
+    left, sums = np.full(_ASSIGNMENTS, marked), np.zeros(_ASSIGNMENTS)
+    for place, weight in enumerate(weights):
+        here = rng.random(_ASSIGNMENTS) * (total - place) < left
+        sums += weight * here
+        left -= here
+    return float(1 + (sums >= seen - 1e-9).sum()) / (1 + _ASSIGNMENTS)
 
 
 def _ratio(distances: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n"]:

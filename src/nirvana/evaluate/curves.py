@@ -27,6 +27,15 @@ GUIDANCE = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 _MOST_SOLVERS = 4
 
 
+Progress = Callable[[str, int, int], None]
+"""(what is going on, done, in all)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
+    del what, done, total
+
+
 @dataclass(frozen=True)
 class Point:
     """KID x 1000 of `SAMPLES` pictures at `x`."""
@@ -57,7 +66,7 @@ def curves(
     space: FeatureSpace,
     reference: Reference,
     root: Path,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[Curve]:
     """A line for every solver the model can use (at most four), and one over guidance where there is any.
 

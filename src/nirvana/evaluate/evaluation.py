@@ -14,7 +14,7 @@ from PIL import Image
 from nirvana.data import Dataset, open_data
 from nirvana.data.builtin import BUILTINS
 from nirvana.errors import Refused
-from nirvana.evaluate.curves import Curve, curves
+from nirvana.evaluate.curves import Curve, Progress, curves, silent
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.reference import Reference, reference_of
 from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, turns
@@ -33,9 +33,6 @@ _ROOM = 1.5
 
 _LEAST_REAL = 12
 """So many real pictures at least, that each half has more than the neighbours that are looked at."""
-
-Progress = Callable[[str, int, int], None]
-"""(what is going on, done, in all)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def evaluate(
     *,
     measures: Sequence[Measure] = MEASURES,
     space: FeatureSpace | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Draw samples, take their features, and put every measure to them.

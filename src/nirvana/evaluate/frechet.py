@@ -72,7 +72,7 @@ class Moments:
         return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).numpy()
 
 
-def frechet(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Moments, b: Moments) -> float:
     """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (R S_a R)^(1/2)) with R = S_b^(1/2), which `b` computes once.
 
     The eigenvalues of R S_a R are those of S_a S_b, real and never negative. ValueError where a side has fewer than two
@@ -110,9 +110,9 @@ def extrapolated(blocks: Sequence[Moments], reference: Moments) -> Frechet:
     if max(sizes) - min(sizes) > 1:
         raise ValueError(f"blocks of {min(sizes)} to {max(sizes)} samples; they must be of equal size")
     every = range(len(blocks))
-    one = {b: frechet(_total(blocks, {b}), reference) for b in every}
-    two = {pair: frechet(_total(blocks, set(pair)), reference) for pair in combinations(every, 2)}
-    whole = frechet(_total(blocks, set()), reference)
+    one = {b: frechet_distance(_total(blocks, {b}), reference) for b in every}
+    two = {pair: frechet_distance(_total(blocks, set(pair)), reference) for pair in combinations(every, 2)}
+    whole = frechet_distance(_total(blocks, set()), reference)
     value = _limit(whole, list(one.values()), len(blocks))
     without = [_limit(one[b], [v for pair, v in two.items() if b in pair], len(blocks) - 1) for b in every]
     return Frechet(whole, value, jackknife(value, without))

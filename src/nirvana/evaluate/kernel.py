@@ -36,12 +36,13 @@ class _Sums:
     squares: float
 
 
-def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> KernelDistance:
+def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m e"]) -> KernelDistance:
     """Squared MMD with k(x, y) = (x.y/d + 1)^3, as U-statistic, and the exact variance of that statistic, estimated.
 
     U = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean k(a_i, b_j). Its variance is the sum over the
     parts of its Hoeffding decomposition, each estimated from sums over distinct indices, so without bias also where the
-    sets are alike and the first-order part vanishes. Memory is flat: blocks of 1,024 rows.
+    sets are alike and the first-order part vanishes; an estimate of that part below 0 counts as 0. Memory is flat:
+    blocks of 1,024 rows.
     ValueError for widths that differ or fewer than 4 rows. Source: Bińkowski et al. 2018, section 4; Sutherland & Deka
     2019, "Unbiased estimators for the variance of MMD estimators".
     """
@@ -52,10 +53,16 @@ def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) ->
         raise ValueError(f"sets of {n} and {m} pictures; at least 4 each are needed")
     aa, bb, ab = _sums(a), _sums(b), _sums(a, b)
     value = _pairs_mean(aa, n) + _pairs_mean(bb, m) - 2 * float(ab.rows.sum()) / (n * m)
+    linear, rest = _variance(aa, bb, ab)
+    return KernelDistance(value, math.sqrt(max(linear, 0.0) + max(rest, 0.0)))
+
+
+def _variance(aa: _Sums, bb: _Sums, ab: _Sums) -> tuple[float, float]:
+    """Of the statistic: its part of first order in single samples, and its part in pairs. Their sum has no bias."""
+    n, m = len(aa.rows), len(bb.rows)
     linear = 4 / n * _first_order(aa, ab.rows, ab, m) + 4 / m * _first_order(bb, ab.columns, ab, n)
-    second = 2 * _second_order(aa, n) / (n * (n - 1)) + 2 * _second_order(bb, m) / (m * (m - 1))
-    crossed = 4 * _crossed_order(ab, n, m) / (n * m)
-    return KernelDistance(value, math.sqrt(max(linear, 0.0) + max(second, 0.0) + max(crossed, 0.0)))
+    within = 2 * _second_order(aa, n) / (n * (n - 1)) + 2 * _second_order(bb, m) / (m * (m - 1))
+    return linear, within + 4 * _crossed_order(ab, n, m) / (n * m)
 
 
 def _kernel(x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:

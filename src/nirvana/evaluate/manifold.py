@@ -35,7 +35,7 @@ class Manifold:
     coverage: Fraction
 
 
-def manifold(real: Float[np.ndarray, "m d"], fake: Float[np.ndarray, "n d"]) -> Manifold:
+def manifold_scores(real: Float[np.ndarray, "m d"], fake: Float[np.ndarray, "n e"]) -> Manifold:
     """The four scores. Memory is flat: distances come in blocks of 1,024 rows.
 
     precision: share of fakes within the k-th neighbour's distance of some real one (k = 3); recall: the same with the

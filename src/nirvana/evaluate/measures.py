@@ -18,7 +18,7 @@ from nirvana.evaluate.frechet import Moments, blocks_of, extrapolated
 from nirvana.evaluate.judge import SIDE as JUDGE_SIDE
 from nirvana.evaluate.judge import FashionJudge
 from nirvana.evaluate.kernel import kernel_distance
-from nirvana.evaluate.manifold import Fraction, manifold
+from nirvana.evaluate.manifold import Fraction, manifold_scores
 from nirvana.evaluate.scores import Findings, Score
 from nirvana.evaluate.statistics import Interval, normal_interval, wilson
 from nirvana.evaluate.subject import Subject, like
@@ -33,7 +33,7 @@ _AMPLE = 3
 _SHOWN = 10
 
 
-def frechet_distance(subject: Subject) -> Findings:
+def frechet_score(subject: Subject) -> Findings:
     """FD-SPACE, for infinitely many samples; left out, and said, where there are fewer pictures than features."""
     width, real = subject.space.width, subject.reference.moments
     name, n = f"FD-{subject.space.name}", len(subject.drawn)
@@ -79,9 +79,9 @@ def _kernel_score(name: str, made: Float[np.ndarray, "n d"], real: Float[np.ndar
 def neighbours(subject: Subject) -> Findings:
     """Precision, recall, density and coverage, from equally many samples and real pictures."""
     count = min(len(subject.features), len(subject.reference.features), MOST_NEIGHBOURS)
-    found = manifold(subject.reference.features[:count], subject.features[:count])
+    found = manifold_scores(subject.reference.features[:count], subject.features[:count])
     some, others = subject.reference.halves(count)
-    floor = manifold(others[: len(some)], some) if len(some) > 5 else None
+    floor = manifold_scores(others[: len(some)], some) if len(some) > 5 else None
     scores = [
         Score(
             f"{name}-{subject.space.name}",
@@ -179,7 +179,7 @@ def _histogram(ratios: Float[np.ndarray, "n"]) -> list[float]:
     return [float(count) / len(ratios) for count in counts]
 
 
-MEASURES = (frechet_distance, kernel, neighbours, classes, copies)
+MEASURES = (frechet_score, kernel, neighbours, classes, copies)
 
 Checker = Callable[[UInt8[np.ndarray, "n h w c"], Sequence[str]], Bool[np.ndarray, "n"]]
 """Pictures and what was asked of each -> whether the picture shows it."""

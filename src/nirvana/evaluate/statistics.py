@@ -80,23 +80,3 @@ def jackknife(value: float, without: Sequence[float], confidence: float = 0.95) 
     error = math.sqrt((blocks - 1) / blocks * sum((v - mean) ** 2 for v in without))
     half = student_quantile((1 + confidence) / 2, blocks - 1) * error
     return Interval(value - half, value + half)
-
-
-def hypergeometric_tail(seen: int, drawn: int, marked: int, total: int) -> float:
-    """Mid-p of seeing `seen` or more marked ones among `drawn` of `total` that hold `marked`: P(X > k) + P(X = k) / 2.
-
-    Half of the point's own probability makes p uniform under the null as nearly as a count allows (Lancaster 1961).
-    """
-    whole = _log_choose(total, drawn)
-
-    def chance(k: int) -> float:
-        return math.exp(_log_choose(marked, k) + _log_choose(total - marked, drawn - k) - whole)
-
-    most = min(drawn, marked)
-    if not (max(0, drawn - (total - marked)) <= seen <= most and drawn <= total and marked <= total):
-        raise ValueError(f"{seen} marked among {drawn} drawn of {total} with {marked} marked cannot be")
-    return min(1.0, sum(chance(k) for k in range(seen + 1, most + 1)) + chance(seen) / 2)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return -math.inf if not 0 <= k <= n else math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
