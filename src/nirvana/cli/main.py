@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("nirvana.cli.train", "train a model on a folder of pictures, or go on with a training"),
     "generate": ("nirvana.cli.generate", "make new pictures with a trained model"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),
+    "evaluate": ("nirvana.cli.evaluate", "measure what a model draws, with intervals and a report"),
+    "compare": ("nirvana.cli.compare", "put evaluated runs side by side"),
     "reproduce": ("nirvana.cli.reproduce", "make a generated picture again and compare"),
     "info": ("nirvana.cli.info", "say what is known about a trained model"),
     "likelihood": ("nirvana.cli.likelihood", "say how probable a model holds pictures to be, in bits per dimension"),
