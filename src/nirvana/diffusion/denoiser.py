@@ -44,6 +44,26 @@ class Remembers(Protocol):
         ...
 
 
+def freshened(denoiser: Denoiser) -> Denoiser:
+    """`denoiser` with an empty memory, if it has one."""
+    return denoiser.fresh() if isinstance(denoiser, Remembers) else denoiser
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A denoiser that may be defined for the steps of deterministic first-order solvers only, as CFG++ is."""
+
+    @property
+    def first_order_only(self) -> bool:
+        """Whether it is; `trajectory` refuses other solvers."""
+        ...
+
+
+def first_order_only(denoiser: Denoiser) -> bool:
+    """Whether `denoiser` takes deterministic solvers of the first order alone."""
+    return isinstance(denoiser, Demanding) and denoiser.first_order_only
+
+
 @runtime_checkable
 class Net(Protocol):
     """A network: x (B, C, *s), noise (B,), cond -> (B, C_out, *s). `slots` names the condition tensors it takes."""
