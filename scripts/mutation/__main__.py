@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "scipy.stats", "beartype", "jaxtyping", "hypothesis", "diffusers.schedulers")
 """Loaded once, before the forks; those that are not installed are not needed."""
-"""Seconds that a file of tests may take on the source as it is."""
 RECORD_LIMIT = 900.0
+"""Seconds that a file of tests may take on the source as it is."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,17 @@ def measured(project: Project, picked: Sequence[Mutant], named: Sequence[NamedBu
     context = multiprocessing.get_context("fork")
     try:
         with ProcessPoolExecutor(options.workers, context, _prepare, (project.root, place)) as pool:
-            tests = recorded(pool, project, store)
-            trials = [
-                Trial(m, [(names, limit(names, tests)) for names in stages(m, tests, killers.get(m.key))])
-                for m in [*(bug.mutant for bug in named), *picked]
-            ]
-            log = store / "results.jsonl"
-            found = list(judged(pool, trials, results(log), log))
+            try:
+                tests = recorded(pool, project, store)
+                trials = [
+                    Trial(m, [(names, limit(names, tests)) for names in stages(m, tests, killers.get(m.key))])
+                    for m in [*(bug.mutant for bug in named), *picked]
+                ]
+                log = store / "results.jsonl"
+                found = list(judged(pool, trials, results(log), log))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
     killers |= {result.key: result.killer for result in found if result.killer}

@@ -27,6 +27,7 @@ ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
     ast.BitAnd: ("&", "|"),
     ast.BitOr: ("|", "&"),
 }
+UNARY: dict[type[ast.unaryop], str] = {ast.USub: "-", ast.Invert: "~", ast.Not: "not "}
 NAMES = {"now": "nxt", "nxt": "now", "strong": "weak", "weak": "strong"}
 """Variables that are taken for each other."""
 ATTRIBUTES = {"alpha": "sigma", "sigma": "alpha", "any": "all", "all": "any"}
@@ -190,7 +191,7 @@ class _Finder(ast.NodeVisitor):
         self.visit(node.value)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        sign = {ast.USub: "-", ast.Invert: "~", ast.Not: "not "}.get(type(node.op))
+        sign = UNARY.get(type(node.op))
         if sign is not None:
             self._add(self._start(node), self._start(node) + len(sign), "", "sign" if sign == "-" else "logic")
         self.generic_visit(node)
@@ -272,5 +273,5 @@ def _others(value: object) -> Iterator[str]:
     elif isinstance(value, int):
         yield str(value + 1)
         yield str(value - 1) if value else "(-1)"
-    elif isinstance(value, float) and (value == 0 or abs(value) >= TOLERANCE):
+    elif isinstance(value, float) and not 0 < abs(value) < TOLERANCE:
         yield repr(2 * value) if value else "1.0"

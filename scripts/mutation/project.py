@@ -56,7 +56,7 @@ class Project:
         return [_named_bug(self.root, entry) for entry in _table(self.named, "bug")]
 
     def equivalents(self) -> dict[tuple[str, str, str], str]:
-        """(file, line, line of the mutant) -> why no test tells them apart. Raises ValueError for a line that is gone."""
+        """(file, line, line of the mutant) -> why no test tells them apart. ValueError for a line that is gone."""
         reasons: dict[tuple[str, str, str], str] = {}
         for entry in _table(self.equivalent, "mutant"):
             file, line = entry["file"], entry["line"]
@@ -145,7 +145,7 @@ def stages(mutant: Mutant, tests: Mapping[str, Test], killer: str | None) -> lis
         return not Path(file).stem.startswith(f"test_{stem}"), sum(tests[name].seconds for name in by_file[file])
 
     files = sorted(by_file, key=likelihood)
-    known = [killer] if killer in tests else []
+    known = [killer] if killer is not None and killer in tests else []
     first = known + [name for name in by_file.get(files[0], []) if name != killer] if files else known
     rest = [name for file in files[1:] for name in by_file[file] if name != killer]
     return [stage for stage in (first, rest) if stage]

@@ -90,9 +90,10 @@ class Report:
             yield f"survived {m.key} {m.file}:{m.line} {m.kind}: `{m.before}` -> `{m.after}`  ({why})"
         for m in self.not_equivalent:
             yield f"WRONGLY CALLED EQUIVALENT {m.file}:{m.line}: `{m.after}` fails {self.results[m.key].killer}"
+        explained = len(self.survivors) - len(self.unexplained)
+        yield f"named bugs: {len(self.named) - len(self.named_alive)} of {len(self.named)} killed"
         yield (
-            f"named bugs: {len(self.named) - len(self.named_alive)} of {len(self.named)} killed; "
-            f"mutants: {self.killed} of {len(self.picked)} killed ({self.score:.1%}), {len(self.survivors) - len(self.unexplained)} equivalent, "
+            f"mutants: {self.killed} of {len(self.picked)} killed ({self.score:.1%}), {explained} equivalent, "
             f"{len(self.unexplained)} alive: {'passed' if self.passed else 'FAILED'}"
         )
 

@@ -82,7 +82,8 @@ class Tree:
         sys.pycache_prefix = str(self.place / "bytecode")
         sys.dont_write_bytecode = False
         options = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "--basetemp", str(self.place / "tmp")]
-        return int(pytest.main([*options, *files], plugins=[plugin, _FromHere(self.place / "src")]))
+        loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is loaded before pytest comes to it
+        return int(pytest.main([*options, *loaded, *files], plugins=[plugin, _FromHere(self.place / "src")]))
 
 
 class _FromHere:
