@@ -25,7 +25,7 @@ from typing import Any
 from .mutants import Mutant, sample
 from .project import NamedBug, Project, stages
 from .report import TARGET, Report, Result, markdown, write_between
-from .worker import Run, Test, Tests, Tree, attempt, read_tests, record
+from .worker import Recorded, Recordings, Run, Tree, attempt, read_tests, record
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ def _prepare(root: Path, place: Path) -> None:
     _tree.append(Tree(root, Path(tempfile.mkdtemp(dir=place))))
 
 
-def _record(file: str) -> Tests:
+def _record(file: str) -> Recordings:
     return record(_tree[0], file, RECORD_LIMIT)
 
 
@@ -86,13 +86,13 @@ class Progress:
             self.said = now
 
 
-def recorded(pool: ProcessPoolExecutor, project: Project, store: Path) -> Tests:
+def recorded(pool: ProcessPoolExecutor, project: Project, store: Path) -> Recordings:
     """Every test with what it calls: from `store`, or by running them all on the source as it is."""
     path = store / "tests.json"
     if not path.exists():
         files = project.test_files()
         progress = Progress("tests recorded", len(files))
-        tests: dict[str, Test] = {}
+        tests: dict[str, Recorded] = {}
         for done in as_completed([pool.submit(_record, file) for file in files]):
             tests.update(done.result())
             progress.step()
@@ -131,9 +131,9 @@ def results(log: Path) -> dict[str, Result]:
     return {entry["key"]: Result(**entry) for entry in found}
 
 
-def limit(names: Iterable[str], tests: Tests) -> float:
-    """The seconds a run may take: several times what it takes on the source as it is."""
-    return 30 + 6 * sum(tests[name].seconds for name in names)
+def limit(names: Iterable[str], tests: Recordings, grace: float) -> float:
+    """The seconds a run may take: several times what it takes on the source as it is, and `grace` to start."""
+    return grace + 6 * sum(tests[name].seconds for name in names)
 
 
 def measured(project: Project, picked: Sequence[Mutant], named: Sequence[NamedBug], options: Options) -> list[Result]:
@@ -154,7 +154,10 @@ def measured(project: Project, picked: Sequence[Mutant], named: Sequence[NamedBu
             try:
                 tests = recorded(pool, project, store)
                 trials = [
-                    Trial(m, [(names, limit(names, tests)) for names in stages(m, tests, killers.get(m.key))])
+                    Trial(
+                        m,
+                        [(names, limit(names, tests, options.grace)) for names in stages(m, tests, killers.get(m.key))],
+                    )
                     for m in [*(bug.mutant for bug in named), *picked]
                 ]
                 log = store / "results.jsonl"
@@ -182,6 +185,7 @@ class Options:
     seed: int
     workers: int
     only: str
+    grace: float
     preload: bool
     page: Path | None
     store: Path
@@ -199,6 +203,7 @@ def options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--seed", type=int, default=0, help="which sample")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="those of the sample whose file, kind or key holds this text")
+    parser.add_argument("--grace", type=float, default=30.0, help="seconds a run has to start, beside its tests'")
     parser.add_argument("--no-preload", dest="preload", action="store_false", help="do not load torch before forking")
     parser.add_argument("--page", type=Path, help="write the score between its marks on this page")
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "mutation", help="where results are kept")
@@ -226,5 +231,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    print(f"target: every named bug and {TARGET:.0%} of the mutants")
-    sys.exit(main())
+    print(f"target: every named bug and {TARGET:.0%} of the mutants", flush=True)
+    try:
+        sys.exit(main())
+    except (ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .mutants import Mutant, keyed, made, mutants
-from .worker import Test
+from .worker import Recorded
 
 SPARED = ("objective.py", "exact.py")
 """Training is another matter, and the oracles are the measure: their own tests are exact."""
@@ -119,7 +119,7 @@ def scope_at(source: bytes, place: int) -> str:
         body = around[0].body
 
 
-def relevant(mutant: Mutant, tests: Mapping[str, Test]) -> list[str]:
+def relevant(mutant: Mutant, tests: Mapping[str, Recorded]) -> list[str]:
     """The ids of the tests that call the mutant's function, or where it is in none, anything of its file."""
     file = mutant.file.removeprefix("src/")
     if not mutant.scope:
@@ -129,7 +129,7 @@ def relevant(mutant: Mutant, tests: Mapping[str, Test]) -> list[str]:
     return [key for key, test in tests.items() if any(f == name or f.startswith(inner) for f in test.functions)]
 
 
-def stages(mutant: Mutant, tests: Mapping[str, Test], killer: str | None) -> list[list[str]]:
+def stages(mutant: Mutant, tests: Mapping[str, Recorded], killer: str | None) -> list[list[str]]:
     """The relevant tests, the likeliest to fail first, in runs of which the second is needed if the first passes.
 
     First the test that killed it before and the file that mirrors the mutated one, then the others; cheap files and

@@ -28,14 +28,14 @@ MEMORY = 12 << 30
 
 
 @dataclass(frozen=True)
-class Test:
+class Recorded:
     """A test: its seconds, and the functions of the package it calls, as "file:qualified name"."""
 
     seconds: float
     functions: frozenset[str]
 
 
-Tests = dict[str, Test]
+Recordings = dict[str, Recorded]
 """By their node id."""
 
 
@@ -53,7 +53,7 @@ class Tree:
     """A copy of the source that one worker changes, one file at a time, and puts right again."""
 
     def __init__(self, root: Path, place: Path) -> None:
-        self.root, self.place = root, place
+        self.root, self.place, self._changes = root, place, 0
         shutil.copytree(root / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__"))
 
     @contextlib.contextmanager
@@ -62,8 +62,9 @@ class Tree:
         path = self.place / file
         path.write_bytes(source)
         original = (self.root / file).stat()
-        # Byte code is matched by the second and the size: a later time makes sure that none of another source is taken.
-        os.utime(path, (original.st_mtime + 1000, original.st_mtime + 1000))
+        # Byte code is matched by second and size: a time of its own makes sure that none of another source is taken.
+        self._changes += 1
+        os.utime(path, (original.st_mtime + self._changes, original.st_mtime + self._changes))
         try:
             yield
         finally:
@@ -241,7 +242,7 @@ def forked(body: Callable[[], int], seconds: float, log: Path) -> int | None:
     return code
 
 
-def record(tree: Tree, file: str, seconds: float) -> Tests:
+def record(tree: Tree, file: str, seconds: float) -> Recordings:
     """The tests of `file` on the source as it is. Raises RuntimeError, with their output, where they do not pass."""
     out = tree.place / "recorded.json"
     out.unlink(missing_ok=True)
@@ -252,9 +253,9 @@ def record(tree: Tree, file: str, seconds: float) -> Tests:
     return read_tests(json.loads(out.read_text()))
 
 
-def read_tests(table: Mapping[str, Mapping[str, Any]]) -> Tests:
+def read_tests(table: Mapping[str, Mapping[str, Any]]) -> Recordings:
     """The recorded tests, from their JSON."""
-    return {name: Test(float(of["seconds"]), frozenset(of["functions"])) for name, of in table.items()}
+    return {name: Recorded(float(of["seconds"]), frozenset(of["functions"])) for name, of in table.items()}
 
 
 def attempt(tree: Tree, tests: Sequence[str], seconds: float) -> Run:
