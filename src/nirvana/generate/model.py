@@ -15,6 +15,8 @@ from nirvana.errors import Refused, nearest
 from nirvana.files import Json
 from nirvana.generate.grids import NAMES
 from nirvana.generate.images import Images
+from nirvana.generate.likelihood import Bytes, Evaluation, Likelihood
+from nirvana.generate.likelihood_request import SOLVER, LikelihoodRequest
 from nirvana.generate.origin import Origin, digest, origin
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Preview, Sampler
@@ -130,6 +132,48 @@ class Model:
         sampler = self.sampler(request.weights)
         batches = [sampler.finished(preview) for preview in previews if preview.done]
         return Images.joined(batches, request, self.origin(request))
+
+    def log_likelihood(
+        self,
+        pictures: Bytes | Images,
+        *,
+        label: str | Sequence[str] | None = None,
+        method: str = "ode",
+        dequantise: str = "noise",
+        steps: int | None = None,
+        probes: int = 1,
+        exact: bool = False,
+        levels: int | None = None,
+        solver: str = SOLVER,
+        seed: int = 0,
+        batch: int | None = None,
+        weights: str = "ema",
+    ) -> Likelihood:
+        """How probable the model holds pictures to be: `.bits` per dimension and `.nats` of each, with their errors.
+
+        pictures: bytes, channels last, of the model's own size. label: their class, one for all or one for each; None
+        asks a label model without a class. The other values are those of `LikelihoodRequest`. Refused where they or the
+        pictures do not fit.
+        """
+        request = LikelihoodRequest(
+            method=method,
+            dequantise=dequantise,
+            steps=steps,
+            probes=probes,
+            exact=exact,
+            levels=levels,
+            solver=solver,
+            seed=seed,
+            batch=batch,
+            weights=weights,
+        )
+        array = pictures.array if isinstance(pictures, Images) else pictures
+        labels = [label] * len(array) if isinstance(label, str) else label
+        return Likelihood.joined(list(self.evaluation(request).run(array, labels)))
+
+    def evaluation(self, request: LikelihoodRequest) -> Evaluation:
+        """What computes the likelihood of pictures batch by batch; Refused where the model cannot do the request."""
+        return Evaluation(self.sampler(request.weights), request)
 
     def origin(self, request: SampleRequest) -> Origin:
         """Where a picture of `request` comes from: model, weights, versions, machine."""

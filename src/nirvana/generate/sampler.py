@@ -90,6 +90,11 @@ class Sampler:
         """The names of the classes; empty for a model without."""
         return self.parts.conditioner.names
 
+    @property
+    def batch(self) -> int:
+        """How many pictures are computed at once, where nothing says otherwise."""
+        return max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape)))
+
     def request(
         self,
         prompt: str | None = None,
@@ -120,7 +125,7 @@ class Sampler:
             grid=grid,
             guidance=one_by_default if guidance is None else guidance,
             seed=seed,
-            batch=max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape))) if batch is None else batch,
+            batch=self.batch if batch is None else batch,
             weights=weights,
             clip=best.clip if clip is None else clip,
             guidance_interval=guidance_interval,
