@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from measure import options, paired, publish, table
@@ -83,7 +84,7 @@ class Case:
     """
 
     name: str
-    solver: Solver[None]
+    solver: Solver[Any]
     eps: bool = False
     guidance: float = 1.0
     limit: float | None = None

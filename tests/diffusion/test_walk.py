@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def apart(levels: list[Level]) -> list[Level]:
     return [Level(level.alpha, level.sigma) for level in levels]
 
 
-def end(denoiser: Preconditioned, levels: list[Level], solver: Solver[None]) -> Tensor:
+def end(denoiser: Preconditioned, levels: list[Level], solver: Solver[Any]) -> Tensor:
     noise = SeededNoise([4, 5], (3,), dtype=F64)
     *_, last = trajectory(denoiser, start(noise, levels[0]), levels, solver, cond={}, noise=noise)
     return last.x

@@ -15,7 +15,7 @@ Coefficient = float | Tensor
 """A number for the whole batch, or a float64 tensor of the shape of a level."""
 
 Coefficients = Callable[..., tuple[Tensor, ...]]
-"""A function of one or two levels, element by element; hashable, and one key stands for one function."""
+"""A function of one or more levels, element by element; hashable, and one key stands for one function."""
 
 
 class Cast(NamedTuple):
@@ -158,30 +158,38 @@ class Place:
     walk: Walk
     index: int
 
-    def before(self, other: Place) -> bool:
-        """Whether `other` is the next one of the same walk."""
-        return other.walk is self.walk and other.index == self.index + 1
+    def leads(self, levels: Sequence[Level]) -> bool:
+        """Whether `levels` follow one another in the same walk, the first of them here."""
+        for index, level in enumerate(levels, self.index):
+            place = level.place
+            if place is None or place.walk is not self.walk or place.index != index:
+                return False
+        return True
 
 
 class Walk:
-    """Levels of shape () that were made together, so that a function of a level is worked out for all in one go.
+    """Levels of shape () that were made together, so that a function of levels is worked out for all in one go.
 
-    level: of shape (n,), in the order of the visit; steps: the n - 1 levels gone from, and those gone to. At a step the
-    coefficients are then numbers that are there: the arithmetic of 0-dimensional tensors costs more time than that of
-    the state, and a number needs no copy to a device.
+    level: of shape (n,), in the order of the visit. At a step the coefficients are then numbers that are there: the
+    arithmetic of 0-dimensional tensors costs more time than that of the state, and a number needs no copy to a device.
     """
 
     def __init__(self, level: Level) -> None:
         self.level = level
-        self.steps = Level(level.alpha[:-1], level.sigma[:-1]), Level(level.alpha[1:], level.sigma[1:])
-        self._tables: dict[Hashable, list[tuple[float, ...]] | None] = {}
+        self._tables: dict[tuple[Hashable, int], list[tuple[float, ...]] | None] = {}
 
-    def row(self, index: int, of: Coefficients, *levels: Level) -> tuple[float, ...] | None:
-        """Row `index` of `of(*levels)`, whose levels have rows; None where that raises ValueError at any of them."""
-        if of not in self._tables:
-            self._tables[of] = _rows(of, levels)
-        table = self._tables[of]
+    def row(self, index: int, of: Coefficients, count: int) -> tuple[float, ...] | None:
+        """`of` at the `count` levels from `index` on; None where it raises ValueError at any of the walk."""
+        key = of, count
+        if key not in self._tables:
+            self._tables[key] = _rows(of, [self._from(first, count) for first in range(count)])
+        table = self._tables[key]
         return None if table is None else table[index]
+
+    def _from(self, first: int, count: int) -> Level:
+        """The level `first` and those after it, as many as there are runs of `count` neighbours."""
+        part = slice(first, len(self.level.alpha) - count + 1 + first)
+        return Level(self.level.alpha[part], self.level.sigma[part])
 
 
 def _rows(of: Coefficients, levels: Sequence[Level]) -> list[tuple[float, ...]] | None:
@@ -203,20 +211,17 @@ def walk(level: Level) -> list[Level]:
 
 def at(of: Coefficients, level: Level) -> tuple[Coefficient, ...]:
     """`of(level)`: numbers, worked out once, where the level is part of a walk. `of` is hashable and elementwise."""
-    if level.place is not None:
-        row = level.place.walk.row(level.place.index, of, level.place.walk.level)
-        if row is not None:
-            return row
-    return of(level)
+    return between(of, level)
 
 
-def between(of: Coefficients, now: Level, nxt: Level) -> tuple[Coefficient, ...]:
-    """`of(now, nxt)`: numbers, worked out once, where `nxt` follows `now` in a walk."""
-    if now.place is not None and nxt.place is not None and now.place.before(nxt.place):
-        row = now.place.walk.row(now.place.index, of, *now.place.walk.steps)
+def between(of: Coefficients, *levels: Level) -> tuple[Coefficient, ...]:
+    """`of(*levels)`: numbers, worked out once, where the levels follow one another in a walk."""
+    place = levels[0].place
+    if place is not None and place.leads(levels):
+        row = place.walk.row(place.index, of, len(levels))
         if row is not None:
             return row
-    return of(now, nxt)
+    return of(*levels)
 
 
 def strictly_monotone(levels: Sequence[Level]) -> Literal["falling", "rising"]:

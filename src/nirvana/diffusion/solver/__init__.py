@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 from nirvana.diffusion.solver.ancestral import Ancestral
-from nirvana.diffusion.solver.ddim import DDIM, ddim_coefficients
+from nirvana.diffusion.solver.coordinate import DataInLam, NoiseInLam, NoiseInRatio, VelocityInAngle, ddim_coefficients
+from nirvana.diffusion.solver.multistep import Multistep
+from nirvana.diffusion.solver.named import SOLVERS, Named, ddim
 from nirvana.diffusion.solver.protocol import Denoise, Solver, Step
 
-SOLVERS: Mapping[str, Callable[[], Solver[None]]] = MappingProxyType(
-    {
-        "ddim": DDIM,
-        "ddpm": lambda: Ancestral("small"),
-        "ddpm-large": lambda: Ancestral("large"),
-        "ddpm-learned": lambda: Ancestral("learned"),
-    }
-)
-"""Name -> factory."""
+DDIM = ddim
 
-__all__ = ["DDIM", "SOLVERS", "Ancestral", "Denoise", "Solver", "Step", "ddim_coefficients"]
+__all__ = [
+    "DDIM",
+    "SOLVERS",
+    "Ancestral",
+    "DataInLam",
+    "Denoise",
+    "Multistep",
+    "Named",
+    "NoiseInLam",
+    "NoiseInRatio",
+    "Solver",
+    "Step",
+    "VelocityInAngle",
+    "ddim",
+    "ddim_coefficients",
+]

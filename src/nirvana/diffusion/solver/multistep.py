@@ -1,0 +1,127 @@
+"""Multistep solvers: the polynomial through the last evaluations, integrated exactly; one call a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from nirvana.diffusion.level import Coefficient, Level, between, left_align
+from nirvana.diffusion.noise import Noise
+from nirvana.diffusion.solver.coordinate import Coordinate, corrections
+from nirvana.diffusion.solver.protocol import Denoise, Step
+
+
+def combined(x: Tensor, terms: Iterable[tuple[Coefficient, Tensor]]) -> Tensor:
+    """x + sum of c*f; a number 0 costs nothing."""
+    for c, f in terms:
+        if not isinstance(c, float) or c:
+            x = x + left_align(c, x) * f
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a multistep solver saw: levels and the values there, oldest first, and its last step without corrections."""
+
+    levels: tuple[Level, ...] = ()
+    values: tuple[Tensor, ...] = ()
+    first: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    """(c_x, c_0, s, d of each evaluated level) of (evaluated levels, oldest first, the last one `now`; nxt)."""
+
+    coordinate: Coordinate
+
+    def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
+        *others, now, nxt = levels
+        of_now, *of_others = corrections(self.coordinate, now, nxt, others)
+        return *self.coordinate.first(now, nxt), *of_others, of_now
+
+
+@dataclass(frozen=True)
+class _Corrector:
+    """(d of each level) of (evaluated levels, oldest first): the step from the last but one to the last, once more."""
+
+    coordinate: Coordinate
+
+    def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
+        *others, now, nxt = levels
+        of_now, *of_others, of_nxt = corrections(self.coordinate, now, nxt, [*others, nxt])
+        return *of_others, of_now, of_nxt
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """x_nxt = first-order step + sum_j d_j f_j over the last `points` evaluations (see `coordinate`), at any levels.
+
+    points: 1 is DDIM, 2 and 3 in `DataInLam` are DPM-Solver++ 2M and 3M or with eta their SDE forms, in `NoiseInLam`
+    DEIS, in `NoiseInRatio` Adams-Bashforth (iPNDM). corrects: when the value at `now` is known, the step that led there
+    is taken again with it among the nodes, from the x before, along the same noise (UniPC; the predictor and corrector
+    of SA-Solver): no further call, one order more. At the first steps there are fewer evaluations than points; those
+    that are there are used, and `started_order` says what comes of it. A step from lam = -inf or, in lam, to lam = inf
+    is of first order: from pure noise or to the clean x0 it is exact where x0 is constant.
+    Raises ValueError unless 1 <= points <= 4.
+    """
+
+    coordinate: Coordinate
+    points: int
+    corrects: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.points <= 4:
+            raise ValueError(f"a multistep solver interpolates 1 to 4 evaluations, not {self.points}")
+
+    @property
+    def order(self) -> int:
+        """`points`, one more with the corrector; with noise, in mean and covariance, at most 2."""
+        order = self.points + self.corrects
+        return order if self.deterministic else min(order, 2)
+
+    @property
+    def started_order(self) -> int:
+        """The first step has one evaluation: its error is of order 2, with the corrector of order 3."""
+        return min(self.order, 3 if self.corrects else 2)
+
+    @property
+    def deterministic(self) -> bool:
+        """eta = 0."""
+        return self.coordinate.eta == 0
+
+    def calls(self, levels: Sequence[Level]) -> int:
+        """One network call a step."""
+        return len(levels) - 1
+
+    def init(self, x: Tensor) -> History:
+        """Nothing seen."""
+        del x
+        return History()
+
+    def revise(self, state: History) -> History:
+        """Nothing seen: the next step is a first one."""
+        del state
+        return History()
+
+    def step(
+        self, denoise: Denoise, x: Float[Tensor, "b *s"], now: Level, nxt: Level, state: History, noise: Noise
+    ) -> tuple[Step, History]:
+        """x from `now` to `nxt`. Raises ValueError where sigma_now = 0."""
+        prediction = denoise(x, now, nxt)
+        levels = (*state.levels, now)
+        values = (*state.values, self.coordinate.value(x, prediction.x0, now))
+        if state.first is not None:
+            x = combined(state.first, zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
+        levels, values = levels[-self.points :], values[-self.points :]
+        c_x, c_0, s, *d = between(_Predictor(self.coordinate), *levels, nxt)
+        first = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
+        if not self.deterministic and not nxt.is_clean:
+            first = first + left_align(s, x) * noise.path(now, nxt).to(x)
+        step = Step(now, nxt, combined(first, zip(d, values, strict=True)), prediction)
+        if self.corrects:
+            return step, History(levels, values, first)
+        keep = slice(len(levels) - min(len(levels), self.points - 1), None)
+        return step, History(levels[keep], values[keep])
