@@ -27,6 +27,13 @@ DIGEST = "digest"
 """Key under which a sealed JSON file carries the sha256 of all the rest."""
 
 
+def cache_folder(name: str) -> Path:
+    """`$XDG_CACHE_HOME/nirvana/NAME` where that is an absolute path, else `~/.cache/nirvana/NAME`."""
+    own = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(own) if os.path.isabs(own) else Path.home() / ".cache"
+    return base / "nirvana" / name
+
+
 class Written(NamedTuple):
     """Size in bytes and sha256 (hexadecimal) of what was written."""
 

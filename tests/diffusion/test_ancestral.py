@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.markov import Chain, Variance, cosine_betas, linear_betas, reverse
+from nirvana.diffusion.markov import Chain, Variance, reverse
 from nirvana.diffusion.noise import Key
 from nirvana.diffusion.prediction import Prediction
-from nirvana.diffusion.schedule import RectifiedFlow
+from nirvana.diffusion.schedule import RectifiedFlow, cosine_betas, linear_betas
 from nirvana.diffusion.solver.ancestral import Ancestral
 from nirvana.diffusion.solver.protocol import Solver
 

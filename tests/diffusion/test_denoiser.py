@@ -10,12 +10,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nirvana.diffusion.denoiser import NOISE_CODES, Cond, NoiseCode, Preconditioned, TableCode
+from nirvana.diffusion.denoiser import NOISE_CODES, Cond, Denoiser, Native, NoiseCode, Preconditioned, TableCode
+from nirvana.diffusion.exact import GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.level import Level, left_align
-from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, X0, Eps, Flow, Parameterization, Velocity
-from nirvana.diffusion.schedule import Tabulated
+from nirvana.diffusion.prediction import (
+    EDM,
+    PARAMETERIZATIONS,
+    X0,
+    Eps,
+    Flow,
+    FlowVelocity,
+    Parameterization,
+    Score,
+    Velocity,
+    eps_from_x0,
+)
+from nirvana.diffusion.schedule import Cosine, RectifiedFlow, Tabulated
 
 F64 = torch.float64
+CASES: dict[str, Parameterization] = {
+    **PARAMETERIZATIONS,
+    "velocity-flow": FlowVelocity(RectifiedFlow()),
+    "velocity-cosine": FlowVelocity(Cosine()),
+}
 
 
 class Recorder(nn.Module):
@@ -41,7 +58,7 @@ class Recorder(nn.Module):
 def preconditioned(
     net: nn.Module | None = None,
     parameterization: Parameterization | None = None,
-    native: Literal["unit", "ratio", "sum"] = "unit",
+    native: Native = "unit",
     c_in: Literal["none", "edm"] = "none",
     c_noise: NoiseCode | None = None,
     sigma_data: float = 0.5,
@@ -64,21 +81,92 @@ def state(generator_seed: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("native", ["unit", "ratio", "sum"])
 @pytest.mark.parametrize("c_in", ["none", "edm"])
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
-def test_denoising_does_not_depend_on_the_scale(
-    name: str, c_in: Literal["none", "edm"], native: Literal["unit", "ratio", "sum"]
-):
+@pytest.mark.parametrize("name", CASES)
+def test_denoising_does_not_depend_on_the_scale(name: str, c_in: Literal["none", "edm"], native: Native):
     x = state()
     for code in NOISE_CODES.values():
-        denoiser = preconditioned(None, PARAMETERIZATIONS[name], native, c_in, code)
+        denoiser = preconditioned(None, CASES[name], native, c_in, code)
         for level in (Level.of(0.6, 0.9), Level.from_lam(torch.tensor([-2.0, 0.1, 3.0], dtype=F64))):
             expected = denoiser(x, level, {}).x0
             for c in (0.01, 3.7, 900.0):
                 assert torch.allclose(denoiser(c * x, level.scaled(c), {}).x0, expected, rtol=1e-12, atol=1e-13)
 
 
+def gaussian() -> GaussianDenoiser:
+    root = torch.randn(10, 10, generator=torch.Generator().manual_seed(4), dtype=F64) / 3
+    return GaussianDenoiser(state(5)[0], root @ root.T)
+
+
+def mixture() -> MixtureDenoiser:
+    return MixtureDenoiser(torch.tensor([1.0, 2.0, 0.5]), state(6), torch.tensor([0.3, 0.05, 0.1]))
+
+
+def as_network(oracle: Denoiser, name: str, native: Native) -> Callable[[Level], Preconditioned]:
+    """The oracle as a network that predicts F = p*x0 + q*eps, for one level."""
+
+    def at(level: Level) -> Preconditioned:
+        asked = level.scaled(level.scale_to(native))
+        p, q = CASES[name](asked)
+
+        def answer(x: Tensor, noise: Tensor) -> Tensor:
+            del noise
+            x0 = oracle(x, asked, {}).x0
+            eps = x / asked.sigma if asked.is_pure_noise else eps_from_x0(x, x0, asked)
+            return p * x0 + q * eps
+
+        return preconditioned(Recorder(answer=answer), CASES[name], native)
+
+    return at
+
+
 @pytest.mark.parametrize("native", ["unit", "ratio", "sum"])
-def test_the_network_is_asked_at_its_native_scale(native: Literal["unit", "ratio", "sum"]):
+@pytest.mark.parametrize("oracle", [gaussian(), mixture()], ids=["gaussian", "mixture"])
+@pytest.mark.parametrize("name", CASES)
+def test_all_parameterizations_are_the_same_denoiser(name: str, oracle: Denoiser, native: Native):
+    x = state()
+    for lam in (-3.0, -1.0, 0.0, 0.7, 2.5):
+        level = Level.from_lam(lam).scaled(1.9)
+        expected = oracle(x, level, {}).x0
+        found = as_network(oracle, name, native)(level)(x, level, {}).x0
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    pure, clean = Level.of(0.0, 1.9), Level.of(1.9, 0.0)
+    if name not in ("eps", "score") and native != "ratio":
+        found = as_network(oracle, name, native)(pure)(x, pure, {}).x0
+        assert torch.allclose(found, oracle(x, pure, {}).x0, rtol=0, atol=1e-12)
+    found = preconditioned(Recorder(answer=lambda x, noise: x), CASES[name], native)(x, clean, {}).x0
+    assert torch.allclose(found, x / 1.9, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("oracle", [gaussian(), mixture()], ids=["gaussian", "mixture"])
+@pytest.mark.parametrize("lam", [-3.0, 0.0, 2.0])
+def test_the_score_is_the_gradient_of_log_p(lam: float, oracle: GaussianDenoiser | MixtureDenoiser):
+    level, x = Level.from_lam(lam), state().requires_grad_()
+    (score,) = torch.autograd.grad(oracle.log_prob(x, level).sum(), x)
+    x = x.detach()
+    x0 = oracle(x, level, {}).x0
+    p, q = Score()(level)
+    assert torch.allclose(p * x0 + q * eps_from_x0(x, x0, level), score, rtol=1e-11, atol=1e-11)
+    denoiser = preconditioned(Recorder(answer=lambda x, noise: score), Score())
+    assert torch.allclose(denoiser(x, level, {}).x0, x0, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("native", ["unit", "ratio", "sum"])
+def test_a_level_is_checked_without_a_call(native: Native):
+    pure, inner = Level.of(0.0, 1.0), Level.of(0.3, 0.5)
+    for name in CASES:
+        net = Recorder()
+        denoiser = preconditioned(net, CASES[name], native)
+        denoiser.check_level(inner)
+        if native == "ratio" or name in ("eps", "score"):
+            with pytest.raises(ValueError, match="start the levels at alpha > 0"):
+                denoiser.check_level(pure)
+        else:
+            denoiser.check_level(pure)
+        assert net.calls == []
+
+
+@pytest.mark.parametrize("native", ["unit", "ratio", "sum"])
+def test_the_network_is_asked_at_its_native_scale(native: Native):
     net = Recorder()
     x, level = state(), Level.of(3.0, 4.0)
     out = preconditioned(net, native=native).output(x, level, {})
@@ -90,7 +178,7 @@ def test_the_network_is_asked_at_its_native_scale(native: Literal["unit", "ratio
 
 
 @pytest.mark.parametrize("native", ["unit", "ratio", "sum"])
-def test_edm_inputs_have_unit_variance(native: Literal["unit", "ratio", "sum"]):
+def test_edm_inputs_have_unit_variance(native: Native):
     net = Recorder()
     x, level = state(), Level.of(1.0, 3.0)
     preconditioned(net, native=native, c_in="edm", sigma_data=0.7).output(x, level, {})
@@ -98,12 +186,12 @@ def test_edm_inputs_have_unit_variance(native: Literal["unit", "ratio", "sum"]):
 
 
 @pytest.mark.parametrize("lam", [-2.0, 0.3, torch.tensor([-1.0, 0.0, 2.0], dtype=F64)], ids=["-2", "0.3", "batch"])
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("native", ["unit", "ratio", "sum"])
-def test_a_network_that_is_right_gives_x0(native: Literal["unit", "ratio", "sum"], name: str, lam: float | Tensor):
+def test_a_network_that_is_right_gives_x0(native: Native, name: str, lam: float | Tensor):
     x0, eps = state(1), state(2)
     level = Level.from_lam(lam).scaled(1.7)
-    parameterization = PARAMETERIZATIONS[name]
+    parameterization = CASES[name]
     sizes = {"unit": level.norm, "ratio": level.alpha, "sum": level.alpha + level.sigma}
     p, q = (left_align(c, x0) for c in parameterization(level.scaled(1 / sizes[native])))
     net = Recorder(answer=lambda x, noise: p * x0 + q * eps)

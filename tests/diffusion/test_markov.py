@@ -12,8 +12,9 @@ from torch.distributions import Normal, kl_divergence
 
 from nirvana.diffusion.denoiser import Cond
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.markov import Chain, Gaussian, Variance, cosine_betas, decoder_log_prob, linear_betas, reverse
+from nirvana.diffusion.markov import Chain, Gaussian, Variance, decoder_log_prob, reverse
 from nirvana.diffusion.prediction import Prediction
+from nirvana.diffusion.schedule import cosine_betas, linear_betas
 
 F64 = torch.float64
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nirvana.diffusion.denoiser import AngleCode, Cond, Native, Output, Preconditioned
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.markov import Chain, cosine_betas, linear_betas
+from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.noise import sample_rng
 from nirvana.diffusion.objective import (
     DiscreteUniform,
@@ -33,7 +33,7 @@ from nirvana.diffusion.objective import (
     stratified,
 )
 from nirvana.diffusion.prediction import EDM, X0, Eps, Flow, Parameterization, Velocity
-from nirvana.diffusion.schedule import Cosine, RectifiedFlow
+from nirvana.diffusion.schedule import Cosine, RectifiedFlow, cosine_betas, linear_betas
 
 F64 = torch.float64
 DATA = 0.5  # sigma_data

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from nirvana.diffusion.denoiser import NOISE_CODES, Cond, Preconditioned, TableCode
 from nirvana.diffusion.grid import karras, trailing, uniform, uniform_lam
 from nirvana.diffusion.level import Level, at, between, walk
-from nirvana.diffusion.markov import Chain, linear_betas
+from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, Eps
 from nirvana.diffusion.sample import start, trajectory
-from nirvana.diffusion.schedule import Cosine, RectifiedFlow
+from nirvana.diffusion.schedule import Cosine, RectifiedFlow, linear_betas
 from nirvana.diffusion.solver import DDIM, SOLVERS, Solver
 
 F64 = torch.float64

@@ -83,7 +83,7 @@ def test_an_interval_is_plain_guidance_inside_and_the_plain_model_outside(model:
     levels, sampler = model.sampler().levels(model.request(steps=4)), model.sampler()
     for w, interval in ((3.0, INTERVAL), (3.0, None)):
         request = model.request(label="dog", n=2, steps=4, guidance=w, guidance_interval=interval)
-        denoiser, cond = sampler._conditioned(request, range(2))
+        denoiser, cond = sampler.conditioned(request, range(2))
         x0 = denoiser(found[1], levels[2], cond, levels[3]).x0
         assert torch.equal(found[2], _moved(found[1], x0, levels[2], levels[3]))
     assert not torch.equal(found[3], plain[3]) and not torch.equal(found[3], guided[3])

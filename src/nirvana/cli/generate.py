@@ -64,7 +64,8 @@ def generate(
         seed: seed of the first picture
         out: folder for the pictures (generated/RUN-SEED)
         batch: pictures computed at once (by their size)
-        grid: where the noise levels lie (what the run recommends)
+        grid: where the noise levels lie: a name, searched (the best for this model, found at the first use), or a
+            list such as ratios:80,5,1,0.3,0 (what the run recommends)
         weights: averaged or last weights
         guidance_interval: guide only between these noise levels sigma/alpha (everywhere)
         precision: what the network computes in
@@ -114,6 +115,7 @@ def generate(
     if prompt is not None:
         console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
     _note_cost(console, found, request)
+    request = settled(console, found, request)
     started = time.perf_counter()
     images, frames = run(console, found, request, animate)
     seconds = time.perf_counter() - started
@@ -143,6 +145,12 @@ def _note_cost(console: Console, model: Model, request: SampleRequest) -> None:
         console.note(f"this {model.device.type} only emulates bfloat16: float32 is faster here")
     if model.compiled and model.device.type == "cpu":
         console.note("compiling for the CPU takes minutes before the first step, and rarely gains them back")
+
+
+def settled(console: Console, model: Model, request: SampleRequest) -> SampleRequest:
+    """The request with a searched grid written out, with a progress bar where it has to be searched."""
+    with console.progress("searching the grid", 1, "evaluations") as bar:
+        return model.settled(request, lambda done, total: bar.update(done, total=total))
 
 
 def run(console: Console, model: Model, request: SampleRequest, animate: bool) -> tuple[Images, list[Picture]]:

@@ -28,9 +28,7 @@ Pixels = UInt8[np.ndarray, "n h w c"]
 
 def default_root() -> Path:
     """`$XDG_CACHE_HOME/nirvana/data` where that is an absolute path, else `~/.cache/nirvana/data`."""
-    own = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(own) if os.path.isabs(own) else Path.home() / ".cache"
-    return base / "nirvana" / "data"
+    return files.cache_folder("data")
 
 
 def load(entry: Path, fingerprint: str) -> tuple[Pixels, Manifest] | None:

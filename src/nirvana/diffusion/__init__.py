@@ -20,7 +20,7 @@ from nirvana.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDe
 from nirvana.diffusion.grid import GRIDS, Grid, karras, trailing, uniform, uniform_lam
 from nirvana.diffusion.guidance import CFG, Clipped, Guided, Interval, Rule, WithCond, guided
 from nirvana.diffusion.level import Level, left_align, strictly_monotone, walk
-from nirvana.diffusion.markov import Chain, cosine_betas, linear_betas
+from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.noise import Noise, SeededNoise, sample_rng
 from nirvana.diffusion.objective import (
     DiscreteUniform,
@@ -45,18 +45,51 @@ from nirvana.diffusion.prediction import (
     X0,
     Eps,
     Flow,
+    FlowVelocity,
     Parameterization,
     Prediction,
+    Score,
     Velocity,
     eps_from_x0,
     to_eps,
     to_x0,
 )
 from nirvana.diffusion.sample import Edit, start, trajectory
-from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule, Tabulated, derivative
+from nirvana.diffusion.schedule import (
+    BETAS,
+    SCHEDULES,
+    VE,
+    WRAPPERS,
+    Cosine,
+    EDMPath,
+    LinearVP,
+    RectifiedFlow,
+    Schedule,
+    Shifted,
+    Tabulated,
+    ZeroTerminalSNR,
+    cosine_betas,
+    derivative,
+    linear_betas,
+    scaled_linear_betas,
+    timestep_shift,
+    zero_terminal_snr,
+)
 from nirvana.diffusion.solver import DDIM, SOLVERS, Ancestral, Denoise, Solver, Step
 
 __all__ = [
+    "FlowVelocity",
+    "Score",
+    "zero_terminal_snr",
+    "timestep_shift",
+    "scaled_linear_betas",
+    "ZeroTerminalSNR",
+    "Shifted",
+    "EDMPath",
+    "WRAPPERS",
+    "VE",
+    "SCHEDULES",
+    "BETAS",
     "CFG",
     "DDIM",
     "EDM",

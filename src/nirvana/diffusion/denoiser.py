@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nirvana.diffusion.level import Coefficient, Level, at, left_align, moved
+from nirvana.diffusion.level import Coefficient, Level, Native, at, left_align, moved
 from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, x0_coefficients
 from nirvana.diffusion.schedule import Tabulated
 
@@ -21,9 +21,6 @@ Cond = Mapping[str, Tensor]
 
 NoiseCode = Callable[[Level], Tensor]
 """c_noise: a level to the number the network is told, finite at every level, of the shape of the level."""
-
-Native = Literal["unit", "ratio", "sum"]
-"""The scale a network knows: alpha^2 + sigma^2 = 1, alpha = 1, or alpha + sigma = 1."""
 
 
 @runtime_checkable
@@ -120,7 +117,7 @@ class _Inputs:
     sigma_data: float | None
 
     def __call__(self, level: Level) -> tuple[Tensor, ...]:
-        scale = _native_scale(level, self.native)
+        scale = level.scale_to(self.native)
         native = level.scaled(scale)
         if self.sigma_data is None:
             return scale, self.c_noise(native)
@@ -135,7 +132,7 @@ class _Answer:
     parameterization: Parameterization
 
     def __call__(self, level: Level) -> tuple[Tensor, Tensor]:
-        native = level.scaled(_native_scale(level, self.native))
+        native = level.scaled(level.scale_to(self.native))
         return x0_coefficients(native, self.parameterization(native))
 
 
@@ -187,6 +184,11 @@ class Preconditioned(nn.Module):
             learned_variance=self.learned_variance,
         )
 
+    def check_level(self, level: Level) -> None:
+        """Raise ValueError, without a call of the network, where it does not determine x0 at `level`."""
+        self._inputs(level)
+        self._answer(level)
+
     def forward(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         """The prediction of x0 at `level`. Raises ValueError where slots do not match or x0 is undetermined."""
         del nxt  # a network of one level
@@ -197,7 +199,7 @@ class Preconditioned(nn.Module):
     def output(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond) -> Output:
         """The raw output, for objectives: its loss needs no division by a small alpha or sigma."""
         F, x_native, var_frac = self._called(x, self._inputs(level), cond)
-        level_native = level.scaled(_native_scale(level, self.native))
+        level_native = level.scaled(level.scale_to(self.native))
         return Output(F, x_native, level_native, var_frac, self.parameterization(level_native))
 
     def _called(self, x: Tensor, inputs: Sequence[Coefficient], cond: Cond) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -251,14 +253,3 @@ def check_slots(slots: frozenset[str], cond: Cond, batch: int) -> None:
     for name, value in cond.items():
         if value.ndim == 0 or value.shape[0] != batch:
             raise ValueError(f"the condition '{name}' has shape {tuple(value.shape)}, the batch has {batch} items")
-
-
-def _native_scale(level: Level, native: Native) -> Tensor:
-    """The factor that brings `level` to the native scale. Raises ValueError for "ratio" at alpha = 0."""
-    if native == "unit":
-        return 1 / level.norm
-    if native == "sum":
-        return 1 / (level.alpha + level.sigma)
-    if bool((level.alpha == 0).any()):
-        raise ValueError("a network with the native scale 'ratio' has no pure noise: start the levels at alpha > 0")
-    return 1 / level.alpha

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from nirvana.diffusion.level import Level, float64, walk
+from nirvana.diffusion.level import Level, float64, strictly_monotone, walk
 from nirvana.diffusion.schedule import Schedule, Tabulated
 
 Grid = Callable[[Schedule, int], list[Level]]
@@ -21,25 +22,65 @@ LamRange = tuple[float, float]
 EDM_RANGE: LamRange = (-math.log(80), -math.log(0.002))
 """sigma_max = 80 and sigma_min = 0.002 of EDM (Karras et al. 2022, table 1)."""
 
+FIRST_TIME = 1e-3
+"""The time next to data on a schedule that is no table (Karras et al. 2022, table 1, eps_s of VP)."""
+
 
 def uniform(schedule: Schedule, n: int) -> list[Level]:
-    """The schedule at t = 1, (n - 1)/n, ..., 1/n, 0."""
-    t = torch.arange(_count(n), -1, -1, dtype=torch.float64) / n
-    return walk(schedule(t))
+    """The schedule at t = 1, (n - 1)/n, ..., 1/n, 0, between the points of a table too."""
+    return _at_times(schedule, torch.arange(_count(n), -1, -1, dtype=torch.float64) / n)
 
 
 def trailing(schedule: Schedule, n: int) -> list[Level]:
     """The table's own points nearest to index T, T - T/n, T - 2T/n, ..., 0 (Lin et al. 2023, table 2, "trailing").
 
-    For networks that know the T times of their table only. Raises ValueError where the schedule is no table or n > T.
+    For networks that know the T times of their table only; on a schedule that is no table it is `uniform`.
+    Raises ValueError where n > T.
     """
     if not isinstance(schedule, Tabulated):
-        raise ValueError("a trailing grid takes the points of a table: give a Tabulated schedule or the uniform grid")
-    if _count(n) > schedule.T:
-        raise ValueError(f"the table has {schedule.T} steps, {n} were asked for: give at most {schedule.T}")
+        return uniform(schedule, n)
+    T = _points(schedule, n)
     # In whole numbers, halves upwards: the places are at least 1 apart, so no two meet.
-    places = [(2 * schedule.T * (n - i) + n) // (2 * n) for i in range(n + 1)]
-    return walk(Level(schedule.alpha[places], schedule.sigma[places]))
+    return _at_points(schedule, [(2 * T * (n - i) + n) // (2 * n) for i in range(n + 1)])
+
+
+def leading(schedule: Schedule, n: int) -> list[Level]:
+    """The table's points 1 + (n - 1)s, ..., 1 + s, 1, 0, s = floor(T/n) (Lin et al. 2023, table 2, "leading").
+
+    Elsewhere t = a + (1 - a)(n - 1 - i)/n with a = 0.001, and 0. It starts below t = 1, though x starts as noise: of
+    use where older pictures are to be made again. Raises ValueError where n > T.
+    """
+    if isinstance(schedule, Tabulated):
+        stride = _points(schedule, n) // n
+        return _at_points(schedule, [*range(1 + (n - 1) * stride, 0, -stride), 0])
+    part = torch.arange(_count(n) - 1, -1, -1, dtype=torch.float64) / n
+    return _at_times(schedule, torch.cat([FIRST_TIME + (1 - FIRST_TIME) * part, torch.zeros(1, dtype=torch.float64)]))
+
+
+def linspace(schedule: Schedule, n: int) -> list[Level]:
+    """The table's n points nearest to an even spacing of T..1, and 0 (Nichol & Dhariwal 2021, section 4).
+
+    Elsewhere n even times from 1 to 0.001, and 0 (Karras et al. 2022, table 1, VP). One step goes from 1 to 0.
+    Raises ValueError where n > T.
+    """
+    gaps = max(1, _count(n) - 1)
+    if isinstance(schedule, Tabulated):
+        T = _points(schedule, n)
+        return _at_points(schedule, [*(T - (2 * i * (T - 1) + gaps) // (2 * gaps) for i in range(n)), 0])
+    part = torch.arange(n, dtype=torch.float64) / gaps
+    return _at_times(schedule, torch.cat([1 + (FIRST_TIME - 1) * part, torch.zeros(1, dtype=torch.float64)]))
+
+
+def quadratic(schedule: Schedule, n: int) -> list[Level]:
+    """t_i = ((n - i)/n)^2, on a table its nearest points that differ (Song, Meng & Ermon 2021, appendix D.2).
+
+    Raises ValueError where n > T.
+    """
+    if isinstance(schedule, Tabulated):
+        T = _points(schedule, n)
+        # Where the parabola is flatter than 1 a step it takes every point: both rise, and so does the larger.
+        return _at_points(schedule, [max(k, (2 * T * k * k + n * n) // (2 * n * n)) for k in range(n, -1, -1)])
+    return _at_times(schedule, (torch.arange(_count(n), -1, -1, dtype=torch.float64) / n).square())
 
 
 def karras(lam: LamRange = EDM_RANGE, rho: float = 7.0, *, from_pure_noise: bool = False) -> Grid:
@@ -47,27 +88,92 @@ def karras(lam: LamRange = EDM_RANGE, rho: float = 7.0, *, from_pure_noise: bool
 
     Karras et al. 2022, eq. 5, on n + 1 points of which the last is put at sigma = 0 exactly, and the first at
     alpha = 0 exactly where `from_pure_noise`; an exact end replaces a point and adds none. (EDM itself places n points
-    and 0 behind them, and so spends its last step below r_min.) Raises ValueError at an empty or infinite range.
+    and 0 behind them, and so spends its last step below r_min.) Raises ValueError at an empty or infinite range, and
+    unless rho > 0.
     """
-    low, high = _checked(lam)
+    (low, high), power = _checked(lam), 1 / _positive(rho)
 
     def grid(schedule: Schedule, n: int) -> list[Level]:
         del schedule  # its own spacing in the noise
-        ends = float64(-low).exp() ** (1 / rho), float64(-high).exp() ** (1 / rho)
-        return _with_exact_ends(Level.from_ratio(_between(*ends, n) ** rho), from_pure_noise)
+        ends = float64(-low).exp() ** power, float64(-high).exp() ** power
+        return _with_exact_ends(Level.from_ratio((ends[0] + _parts(n) * (ends[1] - ends[0])) ** rho), from_pure_noise)
 
     return grid
 
 
-def uniform_lam(lam: LamRange = EDM_RANGE, *, from_pure_noise: bool = False) -> Grid:
-    """lam at n + 1 evenly spaced points (Lu et al. 2022, section 3.3), at unit norm, with exact ends as in `karras`."""
-    low, high = _checked(lam)
+def uniform_lam(lam: LamRange = EDM_RANGE, rho: float = 1.0, *, from_pure_noise: bool = False) -> Grid:
+    """lam_i = high - (1 - i/n)^rho (high - low), at unit norm, with exact ends as in `karras`.
+
+    rho = 1 is even in lam (Lu et al. 2022, section 3.3), which is even in log(ratio): the grid others call exponential.
+    rho > 1 has wider steps at the noise and is what they call polyexponential. Raises ValueError as `karras` does.
+    """
+    (low, high), rho = _checked(lam), _positive(rho)
 
     def grid(schedule: Schedule, n: int) -> list[Level]:
         del schedule
-        return _with_exact_ends(Level.from_lam(_between(float64(low), float64(high), n)), from_pure_noise)
+        return _with_exact_ends(Level.from_lam(high - (1 - _parts(n)) ** rho * (high - low)), from_pure_noise)
 
     return grid
+
+
+def at_times(times: Sequence[float]) -> Grid:
+    """The schedule at the given times, falling in [0, 1], the last one 0, which is clean on every schedule."""
+    return _given(times, "a time in [0, 1]", lambda t: (t >= 0) & (t <= 1), lambda schedule, t: schedule(t))
+
+
+def at_lam(lam: Sequence[float]) -> Grid:
+    """The given lam, rising from -inf (pure noise) or more to inf (clean), at unit norm."""
+    return _given(lam, "a lam", lambda lam: ~lam.isnan(), lambda _, lam: Level.from_lam(lam))
+
+
+def at_ratios(ratios: Sequence[float]) -> Grid:
+    """The given ratios sigma/alpha, falling from inf (pure noise) or less to 0 (clean), at unit norm."""
+    return _given(ratios, "a ratio sigma/alpha", lambda ratio: ratio >= 0, lambda _, ratio: Level.from_ratio(ratio))
+
+
+def _given(
+    values: Sequence[float],
+    what: str,
+    valid: Callable[[Tensor], Tensor],
+    level: Callable[[Schedule, Tensor], Level],
+) -> Grid:
+    """The levels of a list, all checked but n and the order at once, those by the grid. ValueError says which is wrong.
+
+    An end that a list leaves out is not added: what is given is what is visited.
+    """
+    given = torch.tensor(list(values), dtype=torch.float64)
+    if len(given) < 2:
+        raise ValueError(f"a list of levels has at least 2, where it starts and where it ends, got {len(given)}")
+    if not bool(valid(given).all()):
+        i = int((~valid(given)).nonzero()[0])
+        raise ValueError(f"number {i} of the list, {float(given[i])}, is not {what}")
+
+    def grid(schedule: Schedule, n: int) -> list[Level]:
+        if _count(n) != len(given) - 1:
+            raise ValueError(f"a list of {len(given)} levels is walked in {len(given) - 1} steps, {n} were asked for")
+        levels = _walked(level(schedule, given), float(given[-1]) == 0)
+        if strictly_monotone(levels) != "falling":
+            raise ValueError("the list goes from data to noise: turn it round")
+        if not levels[-1].is_clean:
+            raise ValueError(f"the list ends at {float(given[-1]):g}, which has noise: let it end where sigma = 0")
+        return levels
+
+    return grid
+
+
+def _at_times(schedule: Schedule, t: Tensor) -> list[Level]:
+    return _walked(schedule(t), clean=True)
+
+
+def _at_points(table: Tabulated, places: Sequence[int]) -> list[Level]:
+    return walk(Level(table.alpha[list(places)], table.sigma[list(places)]))
+
+
+def _walked(levels: Level, clean: bool) -> list[Level]:
+    """The levels as a walk; the last one of a schedule that does not end at data is put there, where `clean`."""
+    if clean and bool(levels.sigma[-1] > 0):
+        levels = Level(levels.alpha, torch.cat([levels.sigma[:-1], torch.zeros(1, dtype=torch.float64)]))
+    return walk(levels)
 
 
 def _count(n: int) -> int:
@@ -76,14 +182,28 @@ def _count(n: int) -> int:
     return n
 
 
+def _points(table: Tabulated, n: int) -> int:
+    """T, which is at least n."""
+    if _count(n) > table.T:
+        raise ValueError(f"the table has {table.T} steps, {n} were asked for: give at most {table.T}")
+    return table.T
+
+
 def _checked(lam: LamRange) -> LamRange:
     if not -math.inf < lam[0] < lam[1] < math.inf:
         raise ValueError(f"the range of lam must be finite and rise, got {lam}")
     return lam
 
 
-def _between(first: Tensor, last: Tensor, n: int) -> Tensor:
-    return first + torch.arange(_count(n) + 1, dtype=torch.float64) / n * (last - first)
+def _positive(rho: float) -> float:
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho must be positive, got {rho}")
+    return rho
+
+
+def _parts(n: int) -> Tensor:
+    """0, 1/n, ..., 1."""
+    return torch.arange(_count(n) + 1, dtype=torch.float64) / n
 
 
 def _with_exact_ends(levels: Level, from_pure_noise: bool) -> list[Level]:
@@ -94,15 +214,39 @@ def _with_exact_ends(levels: Level, from_pure_noise: bool) -> list[Level]:
     return walk(Level(alpha, sigma))
 
 
-def _any_range(grid: Grid) -> Callable[[LamRange], Grid]:
-    def factory(lam: LamRange = EDM_RANGE) -> Grid:
-        del lam  # its levels are the schedule's own
-        return grid
+@dataclass(frozen=True)
+class NamedGrid:
+    """A grid of the registry: `make` gives it for a range of lam that was trained, `when` says what it is good for."""
 
-    return factory
+    make: Callable[[LamRange], Grid]
+    when: str
+
+    def __call__(self, lam: LamRange = EDM_RANGE) -> Grid:
+        """The grid over `lam`, which those that take the levels of the schedule do not need."""
+        return self.make(lam)
 
 
-GRIDS: Mapping[str, Callable[[LamRange], Grid]] = MappingProxyType(
-    {"uniform": _any_range(uniform), "trailing": _any_range(trailing), "karras": karras, "uniform-lam": uniform_lam}
+def _of_schedule(grid: Grid, when: str) -> NamedGrid:
+    return NamedGrid(lambda _: grid, when)
+
+
+GRIDS: Mapping[str, NamedGrid] = MappingProxyType(
+    {
+        "uniform": _of_schedule(uniform, "first choice for rectified flow, and for networks of continuous time"),
+        "trailing": _of_schedule(
+            trailing, "few steps with a network of a table (ddpm): keeps to its points and its end"
+        ),
+        "linspace": _of_schedule(linspace, "to repeat papers: even over a table, its first and last step included"),
+        "leading": _of_schedule(leading, "to repeat older samplers only: it starts below pure noise"),
+        "quadratic": _of_schedule(quadratic, "DDIM on tables where fine detail matters: denser towards data"),
+        "karras": NamedGrid(karras, "first choice for edm, and for Heun: dense at low noise, from the trained range"),
+        "uniform-lam": NamedGrid(uniform_lam, "multistep exponential solvers: even where their error is"),
+        "exponential": NamedGrid(uniform_lam, "the same grid as uniform-lam, under the name others give it"),
+    }
 )
-"""Name -> (range of lam that was trained) -> grid."""
+"""Name -> (range of lam that was trained) -> grid, with a line on when to use it."""
+
+LISTS: Mapping[str, Callable[[Sequence[float]], Grid]] = MappingProxyType(
+    {"times": at_times, "lam": at_lam, "ratios": at_ratios}
+)
+"""Name -> given numbers -> the grid that visits them."""

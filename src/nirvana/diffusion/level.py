@@ -14,6 +14,9 @@ from torch import Tensor
 Coefficient = float | Tensor
 """A number for the whole batch, or a float64 tensor of the shape of a level."""
 
+Native = Literal["unit", "ratio", "sum"]
+"""A scale of x, such as the one a network knows: alpha^2 + sigma^2 = 1, alpha = 1, or alpha + sigma = 1."""
+
 Coefficients = Callable[..., tuple[Tensor, ...]]
 """A function of one or more levels, element by element; hashable, and one key stands for one function."""
 
@@ -100,8 +103,9 @@ class Level:
     def from_angle(angle: float | Tensor) -> Level:
         """Unit-norm level (cos angle, sin angle), angle in [0, pi/2], exact at both ends."""
         angle = float64(angle)
-        # cos(pi/2) of the nearest float64 is 6e-17: pure noise has to be alpha = 0 and nothing else.
-        return Level(torch.where(angle >= math.pi / 2, 0.0, torch.cos(angle)), torch.sin(angle))
+        alpha = torch.cos(angle)
+        # cos(pi/2) of the nearest float64 is 6e-17: pure noise has to be alpha = 0 and nothing else, its slope stays.
+        return Level(alpha - torch.where(angle >= math.pi / 2, alpha, 0.0).detach(), torch.sin(angle))
 
     @property
     def lam(self) -> Tensor:
@@ -144,7 +148,17 @@ class Level:
 
     def unit(self) -> Level:
         """The same ratio with alpha^2 + sigma^2 = 1."""
-        return self.scaled(1 / self.norm)
+        return self.scaled(self.scale_to("unit"))
+
+    def scale_to(self, native: Native) -> Tensor:
+        """The factor c that brings c*x to the scale `native`. Raises ValueError for "ratio" at alpha = 0."""
+        if native == "unit":
+            return 1 / self.norm
+        if native == "sum":
+            return 1 / (self.alpha + self.sigma)
+        if bool((self.alpha == 0).any()):
+            raise ValueError("a network with the native scale 'ratio' has no pure noise: start the levels at alpha > 0")
+        return 1 / self.alpha
 
     def like(self, x: Float[Tensor, "..."]) -> Cast:
         """(alpha, sigma) in the dtype and on the device of `x`, padded with axes of 1 on the right to multiply it."""

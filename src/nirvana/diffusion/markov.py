@@ -33,19 +33,6 @@ HALF_BIN = 1 / 255
 """Half the distance of two values of 8-bit data in [-1, 1]."""
 
 
-def linear_betas(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> Float64[Tensor, "T"]:
-    """beta_1..beta_T, evenly spaced from `first` to `last` ([H] section 4)."""
-    return torch.linspace(first, last, T, dtype=torch.float64)
-
-
-def cosine_betas(T: int = 1000, s: float = 0.008, largest: float = 0.999) -> Float64[Tensor, "T"]:
-    """`beta_t = min(1 - f(t)/f(t-1), largest)`, `f(t) = cos^2((t/T + s)/(1 + s) * pi/2)` ([N] eq. 17)."""
-    angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * (math.pi / 2)
-    a, b = angle[1:], angle[:-1]
-    # 1 - cos^2(a)/cos^2(b) without the cancellation of the early steps
-    return (torch.sin(a - b) * torch.sin(a + b) / torch.cos(b) ** 2).clamp(max=largest)
-
-
 class Gaussian(NamedTuple):
     """A diagonal Gaussian; `log_var` broadcasts against `mean`."""
 

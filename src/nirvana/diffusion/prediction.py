@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nirvana.diffusion.level import Level, left_align
+from nirvana.diffusion.schedule import Schedule, derivative
 
 Coefficients = tuple[Tensor, Tensor]
 """(p, q) of F = p*x0 + q*eps: float64, of the shape of the level or ()."""
@@ -72,6 +73,30 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Score:
+    """F = grad_x log p(x) = -eps/sigma (Song et al. 2021). Does not determine x0 at alpha = 0, nor eps at sigma = 0."""
+
+    def __call__(self, level: Level) -> Coefficients:
+        """(0, -1/sigma)."""
+        return torch.zeros_like(level.alpha), -1 / level.sigma
+
+
+@dataclass(frozen=True)
+class FlowVelocity:
+    """F = dx/dt = alpha'(t) x0 + sigma'(t) eps of a schedule, t its time of the level (Lipman et al. 2023).
+
+    `Flow` is the case of rectified flow. Does not determine x0 at alpha = 0 where alpha' = 0 (exploding variance), nor
+    eps at sigma = 0 where sigma' is infinite (preserved variance).
+    """
+
+    schedule: Schedule
+
+    def __call__(self, level: Level) -> Coefficients:
+        """(alpha', sigma'), which do not depend on the scale of the level."""
+        return derivative(self.schedule, self.schedule.time(level.lam))
+
+
+@dataclass(frozen=True)
 class EDM:
     """F of x0 = c_skip*x + c_out*F, with unit variance when the data have standard deviation sigma_data.
 
@@ -88,8 +113,9 @@ class EDM:
 
 
 PARAMETERIZATIONS: Mapping[str, Parameterization] = MappingProxyType(
-    {"eps": Eps(), "x0": X0(), "v": Velocity(), "flow": Flow(), "edm": EDM()}
+    {"eps": Eps(), "x0": X0(), "v": Velocity(), "score": Score(), "flow": Flow(), "edm": EDM()}
 )
+"""Name -> the one of it that depends on nothing else; `FlowVelocity` takes a schedule."""
 
 
 def to_x0(F: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], level: Level, pq: Coefficients) -> Float[Tensor, "b *s"]:
@@ -117,13 +143,13 @@ def x0_coefficients(level: Level, pq: Coefficients) -> tuple[Tensor, Tensor]:
 def to_eps(F: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], level: Level, pq: Coefficients) -> Float[Tensor, "b *s"]:
     """eps = (p*x - alpha*F)/det, det = p*sigma - q*alpha; at alpha = 0 it is x/sigma whatever F says.
 
-    Raises ValueError where det = 0 at alpha > 0: an x0 network at a clean level.
+    Raises ValueError where det = 0 or infinite at alpha > 0: an x0 or a score network at a clean level.
     """
     p, q = pq
     det, pure = p * level.sigma - q * level.alpha, level.alpha == 0
-    if bool(((det == 0) & ~pure).any()):
+    if bool((((det == 0) | det.isinf()) & ~pure).any()):
         raise ValueError(
-            "this network does not determine eps at sigma = 0 (clean), as an x0 network does not:"
+            "this network does not determine eps at sigma = 0 (clean), as an x0 or score network does not:"
             " use a level with sigma > 0, or train it to predict eps, v or flow"
         )
     det = torch.where(pure, 1.0, det)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import nn
 
-from nirvana.diffusion.grid import GRIDS
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
+from nirvana.generate.grids import NAMES
 from nirvana.generate.images import Images
 from nirvana.generate.origin import Origin, digest, origin
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Preview, Sampler
+from nirvana.generate.searched import settled
 from nirvana.generate.spec import build
 from nirvana.train.checkpoint import load_weights, newest
 from nirvana.train.device import pick_device
@@ -72,6 +73,14 @@ class Model:
     def sampler(self, which: str = "ema") -> Sampler:
         """What samples with the "ema" or "raw" weights, read at first use; Refused where they are damaged."""
         return self._load(which).sampler
+
+    def settled(self, request: SampleRequest, progress: Callable[[int, int], None] | None = None) -> SampleRequest:
+        """`request` with the levels of its grid "searched" written out, found at the first use; others as they are.
+
+        progress(done, at most) is called while it is searched. Refused where that cannot be.
+        """
+        loaded = self._load(request.weights)
+        return settled(loaded.sampler, request, loaded.sha256, self.run.model_spec, progress)
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.
@@ -138,7 +147,7 @@ class Model:
             "parameters": sum(p.numel() for p in weights),
             "recommended": cast("dict[str, Json]", dataclasses.asdict(self.parts.recommended)),
             "solvers": sorted(SOLVERS),
-            "grids": sorted(GRIDS),
+            "grids": sorted(NAMES),
             "trained_images": checkpoint.images,
             "planned_images": self.run.plan.images,
             "finished": self.run.finished,

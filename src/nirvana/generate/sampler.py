@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from nirvana.codec import Identity
 from nirvana.condition import LabelConditioner
 from nirvana.diffusion.denoiser import Cond, Denoiser, Preconditioned
-from nirvana.diffusion.grid import GRIDS
 from nirvana.diffusion.guidance import Clipped, guided
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
+from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.network import Compiled, in_bfloat16
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
@@ -111,12 +111,13 @@ class Sampler:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it."""
         best = self.parts.recommended
         one_by_default = best.guidance if self.labels else 1.0
+        grid = best.grid if grid is None else grid
         request = SampleRequest(
             n=n,
             labels=self._labels(prompt, label),
-            steps=best.steps if steps is None else steps,
+            steps=steps_of(grid, best.steps) if steps is None else steps,
             solver=best.solver if solver is None else solver,
-            grid=best.grid if grid is None else grid,
+            grid=grid,
             guidance=one_by_default if guidance is None else guidance,
             seed=seed,
             batch=max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape))) if batch is None else batch,
@@ -161,8 +162,6 @@ class Sampler:
         """Refused where this model cannot do `request`: solver, grid, labels, guidance, engine."""
         if request.solver not in SOLVERS:
             raise unknown("solver", request.solver, SOLVERS)
-        if request.grid not in GRIDS:
-            raise unknown("grid", request.grid, GRIDS)
         if request.solver == "ddpm-learned" and not self.parts.denoiser.learned_variance:
             others = ", ".join(sorted(SOLVERS.keys() - {"ddpm-learned"}))
             raise Refused(
@@ -176,15 +175,22 @@ class Sampler:
             )
         if not self.labels and (request.guidance != 1 or request.guidance_interval is not None):
             raise Refused(f"{self.where} was trained without labels, so there is nothing to guide; leave guidance at 1")
-        self.levels(request)
+        if request.grid == SEARCHED:
+            check_search(request)
+        else:
+            self.levels(request)
         self._denoiser(request)
 
     def levels(self, request: SampleRequest) -> list[Level]:
-        """The steps + 1 noise levels that `request` visits; Refused where its grid has none such."""
+        """The steps + 1 noise levels that `request` visits; Refused where its grid or its network has none such."""
+        grid = grid_of(request.grid, self.parts.trained_lam)
         try:
-            return GRIDS[request.grid](self.parts.trained_lam)(self.parts.schedule, request.steps)
+            levels = grid(self.parts.schedule, request.steps)
+            self.parts.denoiser.check_level(levels[0])
         except ValueError as error:
-            raise Refused(f"the grid '{request.grid}' cannot have {request.steps} steps here: {error}") from None
+            name = name_of(request.grid)
+            raise Refused(f"the grid '{name}' cannot have {request.steps} steps here: {error}") from None
+        return levels
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.
@@ -200,7 +206,7 @@ class Sampler:
             noise = SeededNoise([request.seed + i for i in batch], parts.shape, device=self.device)
             # Entered anew for every step: a context manager held across a yield would leak into the caller.
             with torch.inference_mode():
-                denoiser, cond = self._conditioned(request, batch)
+                denoiser, cond = self.conditioned(request, batch)
                 x = start(noise, levels[0])
                 walk = trajectory(denoiser, x, levels, SOLVERS[request.solver](), cond=cond, noise=noise)
             while True:
@@ -211,7 +217,8 @@ class Sampler:
                 yield Preview(batch, step.index + 1, request.steps, x, step.prediction.x0, step.x, parts.codec)
                 x = step.x
 
-    def _conditioned(self, request: SampleRequest, batch: range) -> tuple[Denoiser, Cond]:
+    def conditioned(self, request: SampleRequest, batch: range) -> tuple[Denoiser, Cond]:
+        """The steered denoiser for the pictures `batch` of `request`, and the condition it is called with."""
         conditioner, denoiser = self.parts.conditioner, self._denoiser(request)
         if not isinstance(conditioner, LabelConditioner):
             return self._clipped(denoiser, request), {}

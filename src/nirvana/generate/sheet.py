@@ -105,7 +105,7 @@ def requests(model: Model, base: SampleRequest, x: Axis, y: Axis | None = None) 
     cells = [[x.on(row, i) for i in range(len(x.values))] for row in rows]
     for request in itertools.chain.from_iterable(cells):
         model.check(request)
-    return cells
+    return [[model.settled(request) for request in row] for row in cells]
 
 
 def sheet(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar, cast
 
 import torch
@@ -15,9 +17,9 @@ from nirvana.codec import Identity, codec_from_config
 from nirvana.condition import Conditioner, conditioner_from_config
 from nirvana.diffusion.denoiser import NOISE_CODES, Native, NoiseCode, Preconditioned, TableCode
 from nirvana.diffusion.grid import GRIDS
-from nirvana.diffusion.markov import Chain, cosine_betas, linear_betas
-from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, Parameterization
-from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule
+from nirvana.diffusion.markov import Chain
+from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, FlowVelocity, Parameterization
+from nirvana.diffusion.schedule import BETAS, SCHEDULES, WRAPPERS, Schedule, Tabulated
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
@@ -43,14 +45,8 @@ _REQUIRED = (
     "recommended",
 )
 _DEFAULTS: Spec = {"learned_variance": False, "sigma_data": 0.5}
-_SCHEDULES: Mapping[str, Callable[[], Schedule]] = {
-    "rectified-flow": RectifiedFlow,
-    "cosine": Cosine,
-    "linear-vp": LinearVP,
-}
 _NATIVES: tuple[Native, ...] = ("unit", "ratio", "sum")
 _C_IN: tuple[Literal["none", "edm"], ...] = ("none", "edm")
-_BETAS: Mapping[str, Callable[[int], Tensor]] = {"linear": linear_betas, "cosine": cosine_betas}
 
 
 @dataclass(frozen=True)
@@ -112,10 +108,10 @@ def build(spec: Spec) -> ModelParts:
     sigma_data = number("sigma_data", spec["sigma_data"], least=1e-6)
     denoiser = Preconditioned(
         net,
-        _parameterization(spec["parameterization"], sigma_data),
+        _parameterization(spec["parameterization"], sigma_data, schedule),
         native=_one_of("native", spec["native"], _NATIVES),
         c_in=_one_of("c_in", spec["c_in"], _C_IN),
-        c_noise=_noise_code(spec["c_noise"], chain),
+        c_noise=_noise_code(spec["c_noise"], schedule),
         sigma_data=sigma_data,
         learned_variance=learned,
     )
@@ -169,28 +165,46 @@ def _schedule(spec: Spec) -> tuple[Schedule, Chain | None]:
     kind = text("schedule", spec.get("kind"))
     if kind == "chain":
         betas = text("betas", spec.get("betas"))
-        if betas not in _BETAS:
-            raise unknown("beta schedule", betas, _BETAS)
-        chain = Chain(_BETAS[betas](whole("the chain's T", spec.get("T"), least=2, most=1_000_000)))
+        if betas not in BETAS:
+            raise unknown("beta schedule", betas, BETAS)
+        chain = Chain(BETAS[betas](whole("the chain's T", spec.get("T"), least=2, most=1_000_000)))
         return chain.schedule(), chain
-    if kind not in _SCHEDULES:
-        raise unknown("schedule", kind, (*_SCHEDULES, "chain"))
-    return _SCHEDULES[kind](), None
+    return _made(kind, spec), None
 
 
-def _parameterization(name: object, sigma_data: float) -> Parameterization:
-    if name == "edm":
-        return EDM(sigma_data)
-    if name not in PARAMETERIZATIONS:
-        raise unknown("parameterization", str(name), PARAMETERIZATIONS)
-    return PARAMETERIZATIONS[cast(str, name)]
+def _made(kind: str, spec: Spec) -> Schedule:
+    """The schedule of that kind from the numbers in its description, and from the one it changes, which it is "of"."""
+    if kind not in SCHEDULES and kind not in WRAPPERS:
+        raise unknown("schedule", kind, (*SCHEDULES, *WRAPPERS, "chain"))
+    if kind in WRAPPERS and "of" not in spec:
+        raise Refused(f"the schedule '{kind}' of the model's description lacks 'of', the schedule that it changes")
+    factory = partial(WRAPPERS[kind], _schedule(_object(spec, "of"))[0]) if kind in WRAPPERS else SCHEDULES[kind]
+    given = [name for name in spec if name != "kind" and not (name == "of" and kind in WRAPPERS)]
+    known = [name for name, p in inspect.signature(factory).parameters.items() if p.annotation in ("float", float)]
+    for name in given:
+        if name not in known:
+            takes = ", ".join(known) or "none"
+            raise Refused(f"the schedule '{kind}' has no number '{name}'{nearest(name, known)} (known: {takes})")
+    try:
+        return factory(**{name: number(f"{name} of the schedule", spec[name], least=-math.inf) for name in given})
+    except (TypeError, ValueError) as error:
+        raise Refused(f"the schedule '{kind}' of the model's description cannot be built ({error})") from None
 
 
-def _noise_code(name: object, chain: Chain | None) -> NoiseCode:
-    if name == "table" and chain is not None:
-        return TableCode(chain.schedule())
+def _parameterization(name: object, sigma_data: float, schedule: Schedule) -> Parameterization:
+    known = {**PARAMETERIZATIONS, "edm": EDM(sigma_data), "velocity": FlowVelocity(schedule)}
+    if name not in known:
+        raise unknown("parameterization", str(name), known)
+    return known[cast(str, name)]
+
+
+def _noise_code(name: object, schedule: Schedule) -> NoiseCode:
+    if name == "table" and isinstance(schedule, Tabulated):
+        return TableCode(schedule)
     if name not in NOISE_CODES:
-        raise unknown("noise code", str(name), (*NOISE_CODES, "table") if chain else NOISE_CODES)
+        raise unknown(
+            "noise code", str(name), (*NOISE_CODES, "table") if isinstance(schedule, Tabulated) else NOISE_CODES
+        )
     return NOISE_CODES[cast(str, name)]
 
 
