@@ -45,8 +45,8 @@ PURE, CLEAN = Level.of(0.0, 1.0), Level.of(1.0, 0.0)
 NO_X0_AT_NOISE = frozenset({"eps", "score"})
 """Parameterizations that do not determine x0 at alpha = 0."""
 
-NO_EPS_AT_DATA = frozenset({"x0"})
-"""Parameterizations that do not determine eps at sigma = 0."""
+NO_EPS_AT_DATA = frozenset({"x0", "score"})
+"""Parameterizations that do not determine eps at sigma = 0: x0, and the score -eps/sigma, which is infinite there."""
 
 
 def conversion(name: str) -> Finding:

@@ -8,20 +8,21 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from nirvana.diffusion import Cosine, Level, LinearVP, RectifiedFlow, Schedule, Tabulated, linear_betas, walk
+from nirvana.diffusion import Cosine, Level, Schedule, Tabulated, linear_betas, walk
 from nirvana.diffusion.level import float64
+from nirvana.diffusion.schedule import SCHEDULES as NAMED
+from nirvana.diffusion.schedule import Shifted, zero_terminal_snr
 
 SCHEDULES: Mapping[str, Callable[[], Schedule]] = MappingProxyType(
     {
-        "vp-linear": LinearVP,
-        "cosine": Cosine,
-        "flow": RectifiedFlow,
-        "table": lambda: Tabulated.from_beta(linear_betas(1000)),
+        **NAMED,
+        "shifted": lambda: Shifted(Cosine(), -0.7),
+        "zero-terminal-snr": lambda: zero_terminal_snr(Tabulated.from_beta(linear_betas())),
     }
 )
-"""Name -> schedule."""
+"""Name -> schedule: those of `nirvana.diffusion`, and one of each wrapper."""
 
-INTERIOR = (-1.8, 1.8)
+INTERIOR = (-1.3, 1.3)
 """The range of lam, free of infinities, on which orders are measured."""
 
 
@@ -47,3 +48,15 @@ def interior(schedule: Schedule, spacing: str, n: int) -> list[Level]:
         return walk(schedule(schedule.time(INTERIOR[0] + (INTERIOR[1] - INTERIOR[0]) * _uniform(n))))
     first, last = (schedule.time(float64(lam)) for lam in INTERIOR)
     return walk(schedule(first + (last - first) * SPACINGS[spacing](n)))
+
+
+RAMP = 10
+"""Steps of a `ramp`."""
+
+
+def ramp(now: Level, nxt: Level) -> list[Level]:
+    """`now` and what lies 2^-9, 2^-8, ..., 1/2 of the way to `nxt`: RAMP levels."""
+    parts = [0.0, *(2.0**-k for k in range(RAMP - 1, 0, -1))]
+    return [
+        Level(now.alpha + part * (nxt.alpha - now.alpha), now.sigma + part * (nxt.sigma - now.sigma)) for part in parts
+    ]
