@@ -139,10 +139,10 @@ def stages(mutant: Mutant, tests: Mapping[str, Recorded], killer: str | None) ->
     for name in sorted(relevant(mutant, tests), key=lambda name: tests[name].seconds):
         by_file.setdefault(name.split("::")[0], []).append(name)
     path = Path(mutant.file)
-    stem = path.parent.name if path.stem == "__init__" else path.stem.strip("_")
+    mirrors = tuple(f"test_{name}" for name in (path.stem.strip("_"), path.parent.name))
 
     def likelihood(file: str) -> tuple[bool, float]:
-        return not Path(file).stem.startswith(f"test_{stem}"), sum(tests[name].seconds for name in by_file[file])
+        return not Path(file).stem.startswith(mirrors), sum(tests[name].seconds for name in by_file[file])
 
     files = sorted(by_file, key=likelihood)
     known = [killer] if killer is not None and killer in tests else []
