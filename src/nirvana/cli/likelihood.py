@@ -33,6 +33,7 @@ def likelihood(
     exact: bool = False,
     dequantise: Annotated[str, arg(metavar="noise|uniform")] = "noise",
     levels: Annotated[int | None, arg(metavar="T", help_behavior_hint="")] = None,
+    ratio: Annotated[float | None, arg(metavar="R", help_behavior_hint="")] = None,
     solver: Annotated[str, arg(metavar="NAME")] = SOLVER,
     label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
     unconditional: bool = False,
@@ -57,11 +58,12 @@ def likelihood(
         source: a folder of pictures, or digits:test or fashion-mnist:test
         method: the density of the probability flow, or the variational bound
         n: how many pictures, drawn by the seed (64, or all where there are fewer)
-        steps: of the flow (32), or network calls of the bound (64)
+        steps: of the flow, or network calls of the bound (64)
         probes: independent estimates of each picture; two and more give each an error
         exact: the exact divergence of the flow, at a backward pass for each number of a picture
         dequantise: how bytes become continuous for the flow, by the noise of its first level or uniformly
         levels: levels of the bound (the model's own chain, else so many that it is the limit)
+        ratio: noise sigma/alpha of the first level (the least that was trained)
         solver: what solves the flow
         label: class of all the pictures (their own)
         unconditional: leave their classes away
@@ -78,6 +80,7 @@ def likelihood(
         probes=probes,
         exact=exact,
         levels=levels,
+        ratio=ratio,
         solver=solver,
         seed=seed,
         batch=batch,

@@ -199,7 +199,7 @@ def _mean_in_box(k: Tensor, u: Tensor) -> Tensor:
     near, ratio = _tail(k - u), torch.exp(-2 * k * u)  # phi(a)/phi(b)
     hazard = math.sqrt(2 / math.pi) / near  # phi(b)/Phi(b)
     h = hazard * -torch.expm1(-2 * k * u) / (1 - ratio * _tail(-k - u) / near)
-    return torch.where(flat, smooth, (u - h) / k)
+    return torch.where(flat, smooth, ((u - h) / k).clamp(max=1))  # rounding grows with u
 
 
 def _log_mass_in_box(k: Tensor, u: Tensor) -> Tensor:

@@ -144,12 +144,12 @@ class Evaluation:
     def __init__(self, sampler: Sampler, request: LikelihoodRequest, denoiser: Denoiser | None = None) -> None:
         self.sampler, self.parts, self.request = sampler, sampler.parts, request
         self._denoiser = self.parts.denoiser if denoiser is None else denoiser
-        own = self.parts.chain if request.levels is None else None
+        own = self.parts.chain if request.levels is None and request.ratio is None else None
         learned = denoiser is None and self.parts.denoiser.learned_variance
-        # The decoder of a ladder has the variance beta of its first step: that of x0 given x_1, however many steps follow.
+        # The decoder of a ladder has the variance beta_1, which is that of x0 given x_1 however many steps follow.
         of_steps: Variance = "learned" if own is not None and learned else "small"
         self._variances: tuple[Variance, Variance] = (of_steps, "large" if own is None else of_steps)
-        self.chain = own or ladder(self.parts.trained_lam, request.levels or LEVELS)
+        self.chain = own or ladder(self._range(), request.levels or LEVELS)
         if request.method == "bound" and request.chosen_steps > self.chain.T:
             raise Refused(
                 f"the bound of {self.chain.T} levels takes at most {self.chain.T} steps, got {request.chosen_steps};"
@@ -158,6 +158,19 @@ class Evaluation:
         self._solver = _deterministic(request.solver)
         self.levels = self._levels()
         self.calls = self._count() * request.probes
+
+    def _range(self) -> tuple[float, float]:
+        """The range of lam that was trained, up to the first level that is asked for."""
+        low, high = self.parts.trained_lam
+        if self.request.ratio is None:
+            return low, high
+        first = -math.log(self.request.ratio)
+        if not low < first <= high:
+            raise Refused(
+                f"{self.sampler.where} was trained on noise sigma/alpha of {math.exp(-high):.3g} to"
+                f" {math.exp(-low):.3g}, so its likelihood cannot start at the ratio {self.request.ratio:g}"
+            )
+        return low, first
 
     def _levels(self) -> list[Level]:
         """The levels of the flow, from data to noise: lam evenly spaced between the levels 1 and T of the chain."""
@@ -182,7 +195,7 @@ class Evaluation:
         if self.request.method == "bound":
             T, steps = self.chain.T, self.request.chosen_steps
             how = "all of them" if steps == T else f"{steps} of them drawn"
-            return f"the variational bound on -log2 P(bytes) over {T} levels, {how}"
+            return f"the variational bound on -log2 P(bytes) over {T} levels from sigma/alpha = {ratio:.2g}, {how}"
         where = f"the density of the probability flow at sigma/alpha = {ratio:.2g}"
         if self.request.dequantise == "uniform":
             return f"a bound on -log2 P(bytes): {where}, of bytes spread uniformly over their bins"

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
-from nirvana.generate.request import WEIGHTS, flag, text, whole
+from nirvana.generate.request import WEIGHTS, flag, number, text, whole
 
 METHODS = ("ode", "bound")
 DEQUANTISE = ("noise", "uniform")
 MOST = 10_000_000
 
-STEPS = {"ode": 32, "bound": 64}
+STEPS = {"ode": 64, "bound": 64}
 """The steps of a method where nothing says otherwise."""
 
-SOLVER = "rk4"
+SOLVER = "unipc-3"
 """What solves the flow where nothing says otherwise."""
 
 LEVELS = 100_000
@@ -32,6 +32,8 @@ class LikelihoodRequest:
     steps: of the flow; for the bound the network calls of an estimate. None: `STEPS`.
     probes: independent estimates of each picture. exact: the flow with the exact divergence, one backward pass a number
     of the picture. levels: the T of the bound; None is the model's own chain, or for a continuous one `LEVELS`.
+    ratio: the noise sigma/alpha of the first level, where the flow starts and the decoder stands; None is the least
+    that was trained. Every ratio gives a bound; that of a network with little training at little noise is far off.
     solver: what solves the flow, by name. Raises Refused on every value out of range.
     """
 
@@ -41,6 +43,7 @@ class LikelihoodRequest:
     probes: int = 1
     exact: bool = False
     levels: int | None = None
+    ratio: float | None = None
     solver: str = SOLVER
     seed: int = 0
     batch: int | None = None
@@ -62,6 +65,8 @@ class LikelihoodRequest:
                 "the bound has no divergence, and a decoder of bytes: leave exact out and dequantise at 'noise', or use"
                 " the method 'ode'"
             )
+        if self.ratio is not None and number("ratio", self.ratio) == 0:
+            raise Refused("ratio must be above 0: the flow starts at a level with noise")
         if self.method == "ode" and self.levels is not None:
             raise Refused("levels are the T of the bound; leave them out, and give the flow its steps")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ from nirvana.diffusion.solver import Solver
 # The divergence.
 
 
+@runtime_checkable
 class Trace(Protocol):
     """The trace of d x0/d x of every item, where x0 was computed from x with a graph."""
 
