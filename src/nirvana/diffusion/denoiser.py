@@ -212,8 +212,8 @@ class Preconditioned(nn.Module):
     def forward(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         """The prediction of x0 at `level`. Raises ValueError where slots do not match or x0 is undetermined."""
         del nxt  # a network of one level
+        of_F, of_x = at(self._answer, level)  # first: what it does not determine is refused before the network runs
         F, x_native, var_frac = self._called(x, at(self._inputs, level), cond)
-        of_F, of_x = at(self._answer, level)
         return Prediction(left_align(of_F, x) * F + left_align(of_x, x) * x_native, var_frac)
 
     def output(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond) -> Output:

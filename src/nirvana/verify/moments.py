@@ -1,0 +1,72 @@
+"""Stochastic solvers: the order of their mean and covariance on a Gaussian, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from torch import Tensor
+
+from nirvana.diffusion import Level, uniform
+from nirvana.verify.finding import Finding
+from nirvana.verify.impulses import affine
+from nirvana.verify.problems import WithVariance, gaussian
+from nirvana.verify.settings import SCHEDULES, interior
+from nirvana.verify.slope import SLACK, Slope, measured
+from nirvana.verify.walks import AnySolver, Counted
+
+DIMENSIONS = 2
+FIRST = 8
+"""The fewest steps an order is measured with."""
+
+
+def moments(solver: AnySolver, name: str, schedule: str, spacing: str, last: int) -> Finding:
+    """As `trajectory` walks, mean and covariance at the last level converge to the marginal: at least `started_order`."""
+    slopes, _, calls = _slopes(solver, lambda n: interior(SCHEDULES[schedule](), spacing, n), last)
+    worst, declared = min(slopes, key=lambda which: _value(slopes[which])), solver.started_order
+    passed = all(slope.at_least(declared) for slope in slopes.values())
+    detail = f"{worst}: {slopes[worst]}"
+    return Finding("moments", name, f"{schedule} {spacing}", passed, detail, declared, slopes[worst].value, calls)
+
+
+def full_range(solver: AnySolver, name: str, schedule: str, last: int) -> Finding:
+    """From the schedule's noise to clean data, with its exact ends: the order is reported, and is at least 1.
+
+    An error below 2 r^2, r the ratio from which the last step goes to 0, will do (see `order.full_range`).
+    """
+    slopes, levels, _ = _slopes(solver, lambda n: uniform(SCHEDULES[schedule](), n), last)
+    worst = min(slopes, key=lambda which: slopes[which].late)
+    rest, least = 2 * float(levels[-2].ratio) ** 2, min(1, solver.order)
+    passed = all(s.late >= least - SLACK or s.errors[max(s.errors)] <= rest for s in slopes.values())
+    detail = f"{worst}: {slopes[worst].listed}"
+    return Finding("full range", name, schedule, passed, detail, least, slopes[worst].late)
+
+
+def _slopes(
+    solver: AnySolver, grid: Callable[[int], list[Level]], last: int
+) -> tuple[dict[str, Slope], list[Level], int]:
+    """The slopes of mean and covariance, the finest levels, and the network calls along them."""
+    problem, calls, finest = gaussian(DIMENSIONS), dict[int, int](), list[Level]()
+
+    @cache
+    def errors(n: int) -> tuple[float, float]:
+        levels = grid(n)
+        denoiser = Counted(WithVariance(problem.denoiser))
+        found = affine(solver, denoiser, DIMENSIONS, levels)
+        calls[n], finest[:] = denoiser.calls // 2, levels  # it walks once to see what is drawn
+        start, end = problem.moments(levels[0]), problem.moments(levels[-1])
+        return _relative(found.mean(start[0]), end[0]), _relative(found.cov(start[1]), end[1])
+
+    slopes = {
+        "mean": measured(lambda n: errors(n)[0], first=FIRST, last=last),
+        "covariance": measured(lambda n: errors(n)[1], first=FIRST, last=last),
+    }
+    return slopes, finest, calls[max(calls)]
+
+
+def _value(slope: Slope) -> float:
+    return float("-inf") if slope.value is None else slope.value
+
+
+def _relative(found: Tensor, true: Tensor) -> float:
+    return float((found - true).norm() / true.norm())
