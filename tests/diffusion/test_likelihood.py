@@ -32,9 +32,10 @@ from nirvana.diffusion.likelihood import (
     uniform_terms,
     variational_bound,
 )
-from nirvana.diffusion.markov import Chain, linear_betas
+from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.noise import Key, SeededNoise
 from nirvana.diffusion.prediction import Prediction
+from nirvana.diffusion.schedule import linear_betas
 from nirvana.diffusion.solver import SOLVERS
 
 F64 = torch.float64

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from nirvana.diffusion.level import Level
-from nirvana.diffusion.solver import Churn, DataInLam, NoiseInLam, NoiseInRatio, RungeKutta, ddim
-from nirvana.diffusion.solver.runge_kutta import EULER, HEUN, HEUN3, MIDPOINT
+from nirvana.diffusion.solver import NoiseInLam, NoiseInRatio, RungeKutta
+from nirvana.diffusion.solver.runge_kutta import HEUN, MIDPOINT
 
 from . import test_azula
-from .reference import close, draws, exploding, ours, theirs, unit
+from .reference import close, exploding, ours, theirs
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
