@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from measure import publish, table
 
-from nirvana.data import native_side, open_data
+from nirvana.data import open_data
 from nirvana.evaluate import kernel_distance, open_space
 from nirvana.generate.model import load
 from nirvana.modality import grid
@@ -127,7 +127,8 @@ def train(work: Path) -> None:
         out = trained(work, item)
         pictures = load(out).generate(n=PICTURES, seed=SEED, guidance=1.0, batch=50).array
         grid(pictures[:40], columns=10).save(out.with_name(f"{out.name}.png"))
-        real = open_data(item["held_out"], size=native_side(Path(item["held_out"]))).images[:HELD_OUT]
+        native = open_data(item["held_out"]).manifest.native_side
+        real = open_data(item["held_out"], size=native).images[:HELD_OUT]
         space = open_space()
         distance = kernel_distance(space(pictures), space(np.asarray(real))).value
         line = {**item, "distance": distance, "seconds": time.time() - started}
