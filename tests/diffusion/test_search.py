@@ -113,7 +113,7 @@ def test_no_other_choice_of_the_candidates_is_much_better():
     distances = sorted(distance(end(oracle, list(grid), solver, noise), truth) for grid in all_of_them)
     found = search(oracle, x, levels, solver, 5, cond={}, noise=noise)
     assert distance(end(oracle, found, solver, noise), truth) <= 1.02 * distances[0]
-    assert distances[0] < 0.7 * distances[len(distances) // 20]  # and few are as good
+    assert 1.02 * distances[0] < distances[3] and distances[0] < 0.7 * distances[105]  # which few of them are
 
 
 def test_one_call_at_a_node_and_progress_to_the_end():

@@ -9,8 +9,18 @@ import torch
 from nirvana.condition import LabelConditioner
 from nirvana.diffusion.denoiser import TableCode
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.prediction import EDM, Velocity
-from nirvana.diffusion.schedule import Cosine, RectifiedFlow, Tabulated
+from nirvana.diffusion.prediction import EDM, FlowVelocity, Score, Velocity
+from nirvana.diffusion.schedule import (
+    VE,
+    Cosine,
+    EDMPath,
+    LinearVP,
+    RectifiedFlow,
+    Shifted,
+    Tabulated,
+    timestep_shift,
+    zero_terminal_snr,
+)
 from nirvana.errors import Refused
 from nirvana.generate.spec import build
 from tiny_run import spec
@@ -49,6 +59,38 @@ def test_other_kinds() -> None:
     assert isinstance(parts.schedule, Cosine)
     assert isinstance(parts.denoiser.parameterization, Velocity)
     assert parts.denoiser.learned_variance
+
+
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [
+        ({"kind": "rectified-flow"}, RectifiedFlow()),
+        ({"kind": "linear-vp"}, LinearVP()),
+        ({"kind": "cosine", "s": 0.1}, Cosine(0.1)),
+        ({"kind": "ve", "sigma_max": 7}, VE(sigma_max=7.0)),
+        ({"kind": "edm"}, EDMPath()),
+        ({"kind": "shifted", "of": {"kind": "cosine"}, "lam": -1.5}, Shifted(Cosine(), -1.5)),
+        ({"kind": "timestep-shift", "of": {"kind": "rectified-flow"}}, timestep_shift(RectifiedFlow(), 3.0)),
+        ({"kind": "zero-terminal-snr", "of": {"kind": "linear-vp"}}, zero_terminal_snr(LinearVP())),
+    ],
+)
+def test_every_schedule_can_be_described(described: dict[str, Any], expected: object) -> None:
+    assert build(spec(schedule=described)).schedule == expected
+
+
+def test_a_changed_table_is_still_a_table() -> None:
+    chain = {"kind": "chain", "betas": "scaled-linear", "T": 50}
+    parts = build(spec(schedule={"kind": "zero-terminal-snr", "of": chain}, c_noise="table", parameterization="v"))
+    assert isinstance(parts.schedule, Tabulated) and parts.schedule.T == 50
+    assert parts.schedule.at(50).is_pure_noise and parts.chain is None
+    assert parts.denoiser.c_noise == TableCode(parts.schedule)
+    assert float(parts.denoiser.c_noise(Level.of(0.0, 1.0))) == 49
+
+
+def test_a_velocity_is_that_of_the_schedule() -> None:
+    parts = build(spec(schedule={"kind": "cosine"}, parameterization="velocity"))
+    assert parts.denoiser.parameterization == FlowVelocity(Cosine())
+    assert build(spec(parameterization="score")).denoiser.parameterization == Score()
 
 
 @pytest.mark.parametrize(
