@@ -161,6 +161,25 @@ def test_the_weight_of_cfg_plus_plus_makes_plain_guidance_the_same_step() -> Non
 
 
 @pytest.mark.parametrize(
+    "around",
+    [
+        lambda rule: Interval(rule, 0.0, math.inf),
+        lambda rule: Rescaled(rule, 0.0),
+        lambda rule: Thresholded(rule, bound=1e3),
+        lambda rule: Composed((1.0,), rule),
+    ],
+    ids=["interval", "rescaled", "thresholded", "composed"],
+)
+def test_rules_around_a_rule_tell_it_where_the_step_goes(around: Callable[[Rule], Rule]) -> None:
+    strong, weak, x = pair()
+    assert around(CFGpp(0.5)).needs(LEVEL, NXT) == (True, True)
+    assert around(CFGpp(1.0)).needs(*LEVELS["to clean"])[1] is False
+    expected = CFGpp(0.5)((strong, weak), x, LEVEL, NXT)
+    assert torch.allclose(around(CFGpp(0.5))((strong, weak), x, LEVEL, NXT), expected, rtol=0, atol=1e-14)
+    assert around(CFGpp(0.5)).first_order_only and not around(CFG(2.0)).first_order_only
+
+
+@pytest.mark.parametrize(
     ("w", "levels", "needs"),
     [
         (0.0, "inside", (False, True)),

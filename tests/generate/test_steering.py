@@ -225,6 +225,8 @@ def test_autoguidance_works_without_labels_and_in_bfloat16(plain: Model) -> None
     assert torch.equal(exact, by_hand(plain, guided))
     rough = made(plain, autoguidance="1/8", precision="bfloat16")
     assert 0 < float((rough - exact).abs().max()) < 1.0
+    weak = plain.sampler().steering(plain.request(autoguidance="1/8", precision="bfloat16")).weak
+    assert weak is not None and {p.dtype for p in weak.denoiser.net.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", ["picky", "noisy"])

@@ -141,20 +141,19 @@ class Steering:
         return WithCond(self.denoiser, conditioner.null(cond))
 
     def _columns(
-        self, conditioner: Callable[[Tensor, Tensor | None], Cond], mixtures: Sequence[Mixture]
+        self, conditioner: Callable[[Tensor], Cond], mixtures: Sequence[Mixture]
     ) -> tuple[list[Cond], list[Coefficient]]:
-        """The condition and weight of the first class of every picture, of the second, ...; null and 0 where it has no.
+        """The condition and weight of the first class of every picture, of the second, ...: 0 where it has no such one.
 
         A weight is a number where it is the same for all.
         """
         conds: list[Cond] = []
         weights: list[Coefficient] = []
         for column in range(max(map(len, mixtures))):
-            chosen = [one[column] if column < len(one) else None for one in mixtures]
-            rows = [0 if one is None else self.parts.conditioner.index(one[0]) for one in chosen]
-            absent = torch.tensor([one is None for one in chosen], device=self.device)
-            conds.append(conditioner(torch.tensor(rows, device=self.device), absent if bool(absent.any()) else None))
-            numbers = [0.0 if one is None else one[1] for one in chosen]
+            chosen = [one[column] if column < len(one) else (one[0][0], 0.0) for one in mixtures]
+            rows = [self.parts.conditioner.index(name) for name, _ in chosen]
+            conds.append(conditioner(torch.tensor(rows, device=self.device)))
+            numbers = [weight for _, weight in chosen]
             same = len(set(numbers)) == 1
             weights.append(numbers[0] if same else torch.tensor(numbers, dtype=torch.float64))
         return conds, weights
