@@ -55,7 +55,9 @@ class Swift:
         bias = bias - alpha**2 * m.means.square().sum(1) / (2 * total)
         logits = x @ (alpha * m.means / total[:, None]).T + bias - x.square().sum(1, keepdim=True) / (2 * total)
         r = torch.softmax(logits, 1)
-        return Prediction(r @ ((1 - alpha * gain)[:, None] * m.means) + (r @ gain)[:, None] * x, torch.full_like(x, 0.5))
+        return Prediction(
+            r @ ((1 - alpha * gain)[:, None] * m.means) + (r @ gain)[:, None] * x, torch.full_like(x, 0.5)
+        )
 
 
 @dataclass(frozen=True)

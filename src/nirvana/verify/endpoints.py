@@ -77,9 +77,7 @@ def endpoints(
     return Finding("endpoints", name, schedule, not faults, detail, calls=shown)
 
 
-def _walk_faults(
-    solver: AnySolver, levels: Sequence[Level], steps: Sequence[Step], denoiser: Counted
-) -> Iterator[str]:
+def _walk_faults(solver: AnySolver, levels: Sequence[Level], steps: Sequence[Step], denoiser: Counted) -> Iterator[str]:
     if [(id(step.now), id(step.nxt)) for step in steps] != [(id(now), id(nxt)) for now, nxt in pairwise(levels)]:
         yield "the steps it reports do not go from each level to the next"
     if not all(bool(step.x.isfinite().all()) for step in steps):

@@ -120,7 +120,9 @@ def affine(solver: AnySolver, denoiser: Denoiser, dimensions: int, levels: Seque
     variables, eye = noise.variables, torch.eye(dimensions, dtype=F64)
     generator = torch.Generator().manual_seed(9)
     check_x, check_z = (torch.randn(n, dimensions, generator=generator, dtype=F64) for n in (1, variables))
-    x = torch.cat([torch.zeros(1, dimensions, dtype=F64), eye, torch.zeros(variables * dimensions, dimensions), check_x])
+    x = torch.cat(
+        [torch.zeros(1, dimensions, dtype=F64), eye, torch.zeros(variables * dimensions, dimensions), check_x]
+    )
     impulses = torch.einsum("uv,ij->uivj", torch.eye(variables, dtype=F64), eye)
     noise.values = torch.cat(
         [torch.zeros(1 + dimensions, variables, dimensions, dtype=F64), impulses.flatten(0, 1), check_z[None]]

@@ -79,9 +79,7 @@ def _end(solver: AnySolver, denoiser: Counted, x: Tensor, levels: list[Level]) -
     return ended(solver, denoiser, x, levels, Silence())
 
 
-def _finding(
-    proof: str, name: str, schedule: str, spacing: str, declared: int, attempt: Attempt, last: int
-) -> Finding:
+def _finding(proof: str, name: str, schedule: str, spacing: str, declared: int, attempt: Attempt, last: int) -> Finding:
     along, calls = SCHEDULES[schedule](), 0
 
     def error(n: int) -> float:
