@@ -72,9 +72,8 @@ def verify(
     console.result(line, {**report.to_json(findings, quick=quick), "seconds": round(seconds, 1)})
     if failed := report.failures(findings):
         first = failed[0]
-        raise Failed(
-            f"{len(failed)} proofs failed; the first: {first.proof} of {first.subject} on {first.setting}: {first.detail}"
-        )
+        where = f"{first.proof} of {first.subject} on {first.setting}"
+        raise Failed(f"{len(failed)} proofs failed; the first: {where}: {first.detail}")
 
 
 def _table(findings: Sequence[Finding]) -> None:

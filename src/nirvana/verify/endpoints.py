@@ -62,7 +62,7 @@ def endpoints(
     """From the schedule's noise to sigma = 0 on nearly singular data, for each number of steps.
 
     The steps are those of the levels, no x is NaN or runs away, the network is called exactly `calls(levels)` times and
-    never at a clean level; an item is the same alone and in a batch, dtype and any shape stay, the start is not changed.
+    never at a clean level; an item is the same alone and in a batch, dtype and any shape stay, the start is kept.
     """
     faults, shown = list[str](), None
     for n in counts:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion import Denoiser, Level, Noise
+from nirvana.diffusion import Denoiser, Level
 from nirvana.diffusion.noise import Key
 from nirvana.verify.problems import F64
 from nirvana.verify.walks import AnySolver, Broken, ended
@@ -94,7 +94,7 @@ class Impulses:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x at the end = constant + x_start @ of_x + sum_v z_v @ of_noise[v], z_v unit normals. Shapes (D,), (D, D), (V, D, D)."""
+    """x at the end = constant + x_start @ of_x + sum_v z_v @ of_noise[v], z_v unit normals."""
 
     constant: Float[Tensor, "D"]
     of_x: Float[Tensor, "D D"]

@@ -12,7 +12,7 @@ from nirvana.verify.finding import Finding
 from nirvana.verify.problems import WithVariance
 from nirvana.verify.settings import RAMP, SCHEDULES, interior, ramp
 from nirvana.verify.slope import SLACK, measured
-from nirvana.verify.walks import AnySolver, Counted, Silence, primed, ended
+from nirvana.verify.walks import AnySolver, Counted, Silence, ended, primed
 
 PROBLEM = "mixture"
 FIRST = 16

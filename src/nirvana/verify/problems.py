@@ -1,4 +1,4 @@
-"""The standard problems: distributions of which denoiser, density, draws and (for a Gaussian) trajectories are known."""
+"""The standard problems: distributions of which denoiser, density, draws and, for a Gaussian, all else is known."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ nearly singular data, where nothing may blow up. `nirvana verify package.module:
 - **started**: the order of a walk that starts itself, declared and measured. Encoding and then decoding has it too.
 - **full range**: from the schedule's noise to sigma = 0, over the last three doublings. The last step goes an infinite
   way in lam, so that orders above 2 end there; at least 1 is asked, or what a schedule's end above 0 leaves.
-- **calls**: network calls of 9 steps, counted. 1, 2, 3, 5, 7, 9, 27, 999 and 1000 steps are walked, from pure noise where
-  the schedule has it, to clean data: the steps asked for and no other, no NaN, any shape, alone as in a batch.
+- **calls**: network calls of 9 steps, counted. 1, 2, 3, 5, 7, 9, 27, 999 and 1000 steps are walked, from pure noise
+  where the schedule has it, to clean data: the steps asked for and no other, no NaN, any shape, alone as in a batch.
 """
 
 
