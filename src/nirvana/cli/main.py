@@ -70,7 +70,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 done, 2 refused (the user can mend it), 130 interrupted, 1 a bug or a failed proof."""
+    """Run a command; exit code 0 done, 2 refused (the user can mend it), 130 interrupted, 1 a failed proof or a bug."""
     args = list(sys.argv[1:] if argv is None else argv)
     console = Console(*(name in args for name in GLOBAL))
     args = [arg for arg in args if arg not in GLOBAL]
