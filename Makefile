@@ -18,7 +18,7 @@ ifneq ($(shell cat $(PEERS_READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(PEERS_READY)
 endif
 
-.PHONY: help setup demo test check format bench bench-quality lock clean
+.PHONY: help setup demo test check format mutation bench bench-quality lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make format  format the code and mend what the linter can"
 	@echo "make bench   measure speed beside the peers, who get an environment of their own (about 20 minutes)"
 	@echo "make bench-quality  measure training time to equal quality beside the peers (hours)"
+	@echo "make mutation  inject bugs into the mathematics and count those the tests catch (up to 40 minutes)"
 	@echo "make setup   create .venv with nirvana and the tools, as constraints.txt pins them"
 	@echo "make lock    renew constraints.txt from pyproject.toml"
 	@echo "make clean   remove .venv, .venv-peers and caches (runs/ stays)"
@@ -35,7 +36,7 @@ help:
 setup: $(READY)
 	@echo "Ready: $(BIN)/nirvana"
 
-$(READY): pyproject.toml constraints.txt scripts/setup.sh
+$(READY): pyproject.toml constraints.txt tests/diffusion/parity/references.txt scripts/setup.sh
 	@scripts/setup.sh $(VENV) "$(PYTHON)"
 
 demo: $(READY)
@@ -55,6 +56,9 @@ format: $(READY)
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/python scripts/readme_links.py
+
+mutation: $(READY)
+	@OMP_NUM_THREADS=1 PYTHONPATH=scripts $(BIN)/python -m mutation --workers $(WORKERS) --page docs/verification.md
 
 $(PEERS_READY): pyproject.toml constraints.txt benchmarks/peers.txt scripts/peers.sh
 	@scripts/peers.sh $(PEERS) "$(PYTHON)"

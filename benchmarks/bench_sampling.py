@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import numpy as np
+import torch
 from measure import Options, options, paired_ratio, publish, table, target
 from peers.driver import Candidate, Worker, in_turn, workers
+
+from nirvana.train.device import has_bfloat16
 
 SHAPE = (3, 32, 32)
 STEPS = 20
 BATCHES = (1, 16)
 ETAS = {"deterministic": 0.0, "stochastic": 1.0}
-TOLERANCE = 1e-4
-"""The largest deviation of a final state from the pipeline's, of its largest number."""
+TOLERANCE, LOWER = 1e-4, 0.1
+"""The largest deviation of a final state from the pipeline's, of its largest number; of a network in bfloat16."""
 LOOP_STEPS, LOOP_ROUNDS = 50, 20
 PIPELINE, DDP = "diffusers, DDIMPipeline", "denoising-diffusion-pytorch, its own Unet"
 EAGER, ENGINE = "nirvana, channels-last", "nirvana, OpenVINO"
+LOWERED = {"nirvana, OpenVINO, bfloat16": "openvino", "nirvana, AOTInductor, bfloat16": "aoti"}
 ENGINES = {"nirvana": "eager", EAGER: "channels-last", ENGINE: "openvino"}
 SAMPLING_TARGET, ENGINE_TARGETS = 1.5, {1: 3.0, 16: 2.0}
 LOOP_SHARE, LOOP_MICROSECONDS = 0.5, {"deterministic": 300.0, "stochastic": 800.0}
@@ -49,9 +53,15 @@ def order(batch: int, eta: float, seed: int, *, steps: int = STEPS, one: bool = 
     return {"batch": batch, "steps": steps, "eta": eta, "seed": seed, "one_generator": one, "save": save}
 
 
-def ours(engine: str, weights: str | None) -> Candidate:
+def ours(engine: str, weights: str | None, bfloat16: bool = False) -> Candidate:
     """Our loop, in the environment that has the network."""
-    return Candidate("nirvana_sampling:Sampling", {"shape": SHAPE, "weights": weights, "engine": engine}, peers=True)
+    settings = {"shape": SHAPE, "weights": weights, "engine": engine, "bfloat16": bfloat16}
+    return Candidate("nirvana_sampling:Sampling", settings, peers=True)
+
+
+def lowered() -> dict[str, str]:
+    """Our engines in bfloat16, by name, where the hardware computes in it."""
+    return LOWERED if has_bfloat16(torch.device("cpu")) else {}
 
 
 def pipeline(weights: str | None) -> Candidate:
@@ -62,7 +72,8 @@ def pipeline(weights: str | None) -> Candidate:
 def off_pipeline(running: Mapping[str, Worker], batch: int, eta: float) -> dict[str, dict[str, float]]:
     """How far each candidate is from the pipeline when both start from and add the same noise.
 
-    state: relative to the largest number; pictures: on their scale of 0 to 1. Raises ValueError beyond `TOLERANCE`.
+    state: relative to the largest number; pictures: on their scale of 0 to 1. Raises ValueError beyond `TOLERANCE`,
+    and in bfloat16 beyond `LOWER`.
     """
     made: dict[str, dict[str, np.ndarray]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +88,7 @@ def off_pipeline(running: Mapping[str, Worker], batch: int, eta: float) -> dict[
     for name, mine in made.items():
         off = {part: float(np.abs(mine[part] - theirs[part]).max()) for part in mine}
         off["state"] /= float(largest)
-        if not off["state"] <= TOLERANCE:
+        if not off["state"] <= (LOWER if name in LOWERED else TOLERANCE):
             raise ValueError(f"{name} at batch {batch}, eta {eta} is off the pipeline by {off['state']:.1e}")
         found[name] = off
     return found
@@ -89,7 +100,11 @@ def whole(rounds: int, quick: bool) -> dict[str, Sampled]:
         weights = str(Path(folder) / "weights.safetensors")
         with Worker(Candidate("diffusers_sampling:Weights", {"shape": SHAPE, "weights": weights}, peers=True)):
             pass
-        same = {PIPELINE: pipeline(weights), **{name: ours(engine, weights) for name, engine in ENGINES.items()}}
+        same = {
+            PIPELINE: pipeline(weights),
+            **{name: ours(engine, weights) for name, engine in ENGINES.items()},
+            **{name: ours(engine, weights, bfloat16=True) for name, engine in lowered().items()},
+        }
         ddp = Candidate("ddp_sampling:Sampling", {"shape": SHAPE, "dim": 72, "mults": [1, 2, 2], "steps": STEPS}, True)
         with workers({**same, DDP: ddp}) as running:
             alike = {name: running[name] for name in same}
@@ -162,12 +177,12 @@ def targets(found: Mapping[str, Sampled], loop: Loop) -> str:
     for what, theirs in found[PIPELINE]["seconds"].items():
         kind, _, size = what.partition(", batch ")
         if kind == "deterministic":
-            ratios = {name: paired_ratio(theirs, found[name]["seconds"][what]) for name in (EAGER, ENGINE)}
-            rows.append(
-                target(f"the better of the two below, batch {size}", max(ratios.values()), SAMPLING_TARGET, "x")
-            )
-            rows.append(target(f"{EAGER}, batch {size}", ratios[EAGER], None, "x"))
-            rows.append(target(f"{ENGINE}, batch {size}", ratios[ENGINE], ENGINE_TARGETS.get(int(size)), "x"))
+            same, lower = [EAGER, ENGINE], [name for name in LOWERED if name in found]
+            ratios = {name: paired_ratio(theirs, found[name]["seconds"][what]) for name in (*same, *lower)}
+            best, engine = max(ratios[name] for name in same), max(ratios[name] for name in (ENGINE, *lower))
+            rows.append(target(f"the better of the two in float32, batch {size}", best, SAMPLING_TARGET, "x"))
+            rows.append(target(f"the best engine, batch {size}", engine, ENGINE_TARGETS.get(int(size)), "x"))
+            rows += [target(f"{name}, batch {size}", ratio, None, "x") for name, ratio in ratios.items()]
     for what, seconds in loop.items():
         share = 1 / paired_ratio(seconds[PIPELINE], seconds["nirvana"])
         rows.append(target(f"the loop alone, share of the pipeline's, {what}", share, LOOP_SHARE, at_most=True))
@@ -201,6 +216,10 @@ def memory_table(found: Mapping[str, Sampled]) -> str:
     return table([f"process, batches up to {max(BATCHES)}", "peak MB", "network off float64"], lines)
 
 
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
 def main() -> None:
     asked = options(__doc__ or "", rounds=3)
     found = whole(asked.rounds, asked.quick)
@@ -214,7 +233,7 @@ def page(found: Mapping[str, Sampled], loop: Loop, asked: Options) -> str:
     """The section's text."""
     versions = {name: version for sampled in found.values() for name, version in sampled["versions"].items()}
     parts = [
-        f"3x32x32, float32, {', '.join(f'{name} {version}' for name, version in versions.items())}. The network is"
+        f"3x32x32, float32 but where a line says otherwise, {_listed(versions)}. The network is"
         " diffusers' UNet2DModel of the training table with random weights, the same file on both sides; times are"
         f" medians of {asked.rounds} rounds in turn. For the check both start from the same noise and add the same.",
         targets(found, loop),

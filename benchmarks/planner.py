@@ -6,7 +6,7 @@
 
 `pace` lets the planner plan, and measures how many images a second each fixed recipe trains on; `train` trains each
 on the images that fit into the same time at that pace, so that a busy machine changes no result; then 300 pictures of
-the same seeds are drawn from each, and their kernel distance to held-out pictures is taken (benchmarks/features.py).
+the same seeds are drawn from each, and their kernel distance to held-out pictures is taken (nirvana.evaluate).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from features import features, kernel_distance
 from measure import publish, table
 
 from nirvana.data import native_side, open_data
+from nirvana.evaluate import kernel_distance, open_space
 from nirvana.generate.model import load
 from nirvana.modality import grid
 from nirvana.recipes.image import Training, make_task, prepare
@@ -128,7 +128,8 @@ def train(work: Path) -> None:
         pictures = load(out).generate(n=PICTURES, seed=SEED, guidance=1.0, batch=50).array
         grid(pictures[:40], columns=10).save(out.with_name(f"{out.name}.png"))
         real = open_data(item["held_out"], size=native_side(Path(item["held_out"]))).images[:HELD_OUT]
-        distance = kernel_distance(features(pictures), features(np.asarray(real)))
+        space = open_space()
+        distance = kernel_distance(space(pictures), space(np.asarray(real))).value
         line = {**item, "distance": distance, "seconds": time.time() - started}
         with results.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -64,7 +64,7 @@ class Asked:
         )
 
 
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of two sets of features (n, d) (Heusel et al. 2017, eq. 6)."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -85,11 +85,13 @@ class Yardstick:
         named, _ = self.judge.classify(pictures)
         asked = np.arange(len(pictures)) % 10
         agreement = float((named == asked).mean()) if labelled else None
-        return Point(seconds=seconds, distance=frechet(self.judge.features(pictures), self.test), agreement=agreement)
+        return Point(
+            seconds=seconds, distance=frechet_distance(self.judge.features(pictures), self.test), agreement=agreement
+        )
 
     def real(self, samples: int) -> float:
         """The distance of as many training pictures: what perfect pictures would have."""
-        return frechet(self.judge.features(open_data("fashion-mnist").images[:samples]), self.test)
+        return frechet_distance(self.judge.features(open_data("fashion-mnist").images[:samples]), self.test)
 
 
 def peer_points(candidate: Candidate, asked: Asked, yardstick: Yardstick, labelled: bool) -> list[Point]:

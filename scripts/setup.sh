@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# setup.sh VENV [PYTHON]: make the environment VENV with nirvana (editable) and the tools, at the versions of constraints.txt.
+# setup.sh VENV [PYTHON]: make the environment VENV with nirvana (editable), the tools, at the versions of constraints.txt,
+# and the libraries whose samplers ours are compared with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/python.sh
@@ -17,4 +18,5 @@ rm -f "$venv/.ready"
 # The builder first, so that building nirvana itself downloads nothing that is not pinned.
 "${install[@]}" hatchling editables
 "${install[@]}" --no-build-isolation --editable '.[dev]'
+"${install[@]}" --no-deps --requirement tests/diffusion/parity/references.txt
 printf '%s' "$PWD" >"$venv/.ready"

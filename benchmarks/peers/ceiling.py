@@ -25,7 +25,7 @@ class Convolution:
     def facts(self) -> Facts:
         with FlopCounterMode(display=False) as counter:
             self.prepare({})()
-        return {"flops": counter.get_total_flops()}
+        return {"flops": counter.get_total_flops() // self.shape[0]}
 
     def prepare(self, order: Order) -> Callable[[], None]:
         del order

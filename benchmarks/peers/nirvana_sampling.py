@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from nirvana.diffusion import (
     walk,
 )
 from nirvana.diffusion.noise import Key
+from nirvana.engine import ENGINES, EngineNet, Inputs
 
 
 class Adapter(nn.Module):
@@ -55,30 +56,12 @@ class Eager(nn.Module):
         return call(self.net, x.contiguous(memory_format=self.format), time)
 
 
-class OpenVINO:
-    """The network in OpenVINO's engine in float32, compiled once for each size of batch."""
-
-    def __init__(self, net: nn.Module, shape: tuple[int, ...]) -> None:
-        self.net, self.shape = Eager(net, torch.contiguous_format), shape
-        self.compiled: dict[int, Any] = {}
-
-    def _compile(self, batch: int) -> Any:
-        import openvino
-
-        example = (torch.randn(batch, *self.shape), torch.full((batch,), 500.0))
-        model = openvino.convert_model(self.net, example_input=example, input=[list(t.shape) for t in example])
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": int(os.environ["OMP_NUM_THREADS"]),
-        }
-        return openvino.Core().compile_model(model, "CPU", settings)
-
-    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
-        batch = len(x)
-        if batch not in self.compiled:
-            self.compiled[batch] = self._compile(batch)
-        return torch.from_numpy(self.compiled[batch]((x.numpy(), time.numpy()))[0])
+def exported(net: nn.Module, shape: tuple[int, ...], engine: str, precision: torch.dtype) -> nn.Module:
+    """The network as `nirvana export` writes it and `nirvana generate --engine` runs it."""
+    inputs = Inputs(shape, {})
+    with tempfile.TemporaryDirectory() as folder:
+        ENGINES[engine].export(Adapter(Eager(net, torch.contiguous_format)), inputs, Path(folder), precision)
+        return EngineNet(inputs, ENGINES[engine].load(Path(folder), precision))
 
 
 class Stored:
@@ -115,31 +98,32 @@ class OneGenerator:
 
 
 class Sampling:
-    """settings: shape, weights (None: a stored tensor instead of a network), engine: eager, channels-last, openvino.
+    """settings: shape, weights (None: a stored tensor instead of a network), engine ("eager", "channels-last" or one of
+    `ENGINES`), bfloat16.
 
     order: as that of the pipeline. Without one_generator the noise is nirvana's own, a generator for each picture.
     """
 
     def __init__(self, settings: Order) -> None:
         self.shape = tuple(settings["shape"])
-        self.net = self._network(settings["weights"], settings["engine"])
+        self.net = self._network(settings["weights"], settings["engine"], settings["bfloat16"])
         self.table = Chain(linear_betas(1000)).schedule()
         self.denoiser = Preconditioned(
-            Adapter(self.net), Eps(), native="unit", c_in="none", c_noise=TableCode(self.table)
+            self.net, Eps(), native="unit", c_in="none", c_noise=TableCode(self.table)
         ).requires_grad_(False)
 
-    def _network(self, weights: str | None, engine: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def _network(self, weights: str | None, engine: str, bfloat16: bool) -> nn.Module:
         if weights is None:
-            return Stored(self.shape)
+            return Adapter(Stored(self.shape))
         net = load_network(weights, self.shape)
-        if engine == "openvino":
-            return OpenVINO(net, self.shape)
-        return Eager(net, {"eager": torch.contiguous_format, "channels-last": torch.channels_last}[engine])
+        if engine in ENGINES:
+            return exported(net, self.shape, engine, torch.bfloat16 if bfloat16 else torch.float32)
+        return Adapter(Eager(net, {"eager": torch.contiguous_format, "channels-last": torch.channels_last}[engine]))
 
     def facts(self) -> Facts:
         versions = {"torch": torch.__version__}
-        if isinstance(self.net, Eager):
-            return {"versions": versions, "deviation": deviation(self.net, _call, self.shape)}
+        if isinstance(self.net, Adapter) and isinstance(self.net.net, Eager):
+            return {"versions": versions, "deviation": deviation(self.net.net, _call, self.shape)}
         return {"versions": versions}
 
     def prepare(self, order: Order) -> Callable[[], None]:

@@ -192,11 +192,11 @@ def test_the_frechet_distance_of_gaussians(benchmarks: None) -> None:
     quality = importlib.import_module("time_to_quality")
     rng = np.random.default_rng(0)
     a = rng.normal(size=(50, 3))
-    assert quality.frechet(a, a) == pytest.approx(0, abs=1e-9)
-    assert quality.frechet(a, a + np.array([1.0, 2.0, 2.0])) == pytest.approx(9)
+    assert quality.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert quality.frechet_distance(a, a + np.array([1.0, 2.0, 2.0])) == pytest.approx(9)
     # Equal means, covariances S and 9 S: tr(S + 9 S - 6 S) = 4 tr S.
     centred = a - a.mean(0)
-    assert quality.frechet(centred, 3 * centred) == pytest.approx(4 * np.trace(np.cov(a, rowvar=False)))
+    assert quality.frechet_distance(centred, 3 * centred) == pytest.approx(4 * np.trace(np.cov(a, rowvar=False)))
 
 
 def test_the_verdict_takes_the_peers_best_and_our_first(benchmarks: None) -> None:

@@ -58,7 +58,7 @@ def test_export_writes_an_engine_that_draws_the_same_pictures(
 def test_it_says_where_how_large_and_how_exact(capsys: Captured, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Kept(lambda output: output + 2.0**-12)
     monkeypatch.setattr(module, "ENGINES", {"kept": engine})
-    assert main(["export", str(run), "--engine", "kept", "--quiet"]) == 0
+    assert main(["export", str(run), "--engine", "kept", "--precision", "float32", "--quiet"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     rows = dict(line.split(maxsplit=1) for line in captured.out.splitlines())
@@ -69,7 +69,7 @@ def test_it_says_where_how_large_and_how_exact(capsys: Captured, run: Path, monk
     assert " apart at most (" in rows["pictures"] and "(4 pictures, 3 steps of ddim)" in rows["pictures"]
     assert rows["draw"] == f"nirvana generate {run} --engine kept"
     engine.change = lambda output: output + 1
-    assert main(["export", str(run), "--engine", "kept"]) == 2
+    assert main(["export", str(run), "--engine", "kept", "--precision", "float32"]) == 2
     captured = capsys.readouterr()
     assert "deviates from PyTorch in float32 by" in captured.err.splitlines()[-1]
     assert captured.out == ""

@@ -46,7 +46,9 @@ class StandIn:
     def __init__(self, events: Callable[[], Iterator[Event]]) -> None:
         self.events = events
         rejected = ({"path": "bad.png", "reason": "truncated"},)
-        manifest = SimpleNamespace(rejected=rejected, pictures=40, channels=3, size=32, names=("cat", "dog"))
+        manifest = SimpleNamespace(
+            rejected=rejected, pictures=40, channels=3, size=32, names=("cat", "dog"), captioned=30, notes=("odd rows",)
+        )
         self.data = SimpleNamespace(notices=("no cache",), manifest=manifest)
         spec = {"network": {"width": 48, "stem": 2}}
         self.run = SimpleNamespace(path=Path("r"), model_spec=spec, plan=TrainPlan(images=20, batch=4, accumulate=2))
@@ -115,6 +117,8 @@ def test_people_read_notes_and_a_result(
         "  time      1 min 5 s of 10 min at 0 images/s",
         "  memory    1.0 GiB of 16.0 GiB",
         "  expect    blurred patches with the right colours",
+        "  30 pictures have captions: noted in data.json, and not used by this recipe",
+        "  odd rows",
         "  no cache",
         "training on 20 images (cpu, float32)",
         "the loss was no number after 12 images: back to 10, at 0.5 of the rate (1 of 3);"
@@ -142,6 +146,7 @@ def test_programs_read_a_json_line_an_event(asked: list[tuple[Any, ...]], capsys
         "saved",
         "finished",
     ]
+    assert lines[0]["captioned"] == 30
     assert lines[0]["accepted"] == 40 and lines[0]["forecast"]["memory_bytes"] == 2**30
     assert lines[2]["step"] == 10
     assert lines[2]["images_per_second"] is None
@@ -238,3 +243,16 @@ def test_a_refusal_while_training_is_one_line(capsys: Captured, monkeypatch: pyt
     monkeypatch.setattr(image, "prepare", lambda *_, **__: StandIn(refuses))
     assert main(["train", "pets", "--quiet"]) == 2
     assert capsys.readouterr().err == "nirvana: no space left\n"
+
+
+@pytest.mark.parametrize(("there", "notes"), [(True, 1), (False, 2)])
+def test_a_precision_that_is_only_emulated_here_is_said(
+    there: bool, notes: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nirvana.train.device.has_bfloat16", lambda _: there)
+    console = Console()
+    with console.progress("training", 20, "images") as bar:
+        command.follow(console, bar, Started(10, 20, "cpu", "bfloat16", 0))
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "bfloat16" in line]) == notes
+    assert ("this cpu only emulates bfloat16, in which the training began: it is slower here" in lines) is not there

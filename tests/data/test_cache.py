@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nirvana.data import Dataset, cache, folder, open_data
+from nirvana.data import Dataset, cache, open_data, pictures
 from nirvana.errors import Refused
 
 
@@ -51,7 +51,7 @@ def test_an_unchanged_folder_is_neither_decoded_nor_read_again(root: Path, monke
     counter = Counter()
     first = counter.open(root)
     assert counter.decoded == 6
-    monkeypatch.setattr(folder, "read_header", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(pictures, "read_header", lambda path: pytest.fail("read"))
     second = counter.open(root)
     assert counter.decoded == 0
     assert isinstance(second.images, np.memmap)
@@ -130,7 +130,7 @@ def test_a_killed_build_leaves_no_entry_and_its_remains_go_when_stale(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "pixel_digest", killed)
+        patch.setattr(pictures, "pixel_digest", killed)
         patch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)  # as kill -9: nothing is cleaned up
         with pytest.raises(KeyboardInterrupt):
             Counter().open(root)

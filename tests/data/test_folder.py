@@ -7,12 +7,13 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nirvana.data import Dataset, folder, open_data
+from nirvana.data import Dataset, open_data, parallel
 from nirvana.errors import Refused
 
 
@@ -139,14 +140,15 @@ def test_files_that_fail_late_are_named_and_skipped(root: Path, monkeypatch: pyt
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(root / f"{i}.png")
     cut = root / "1.png"
     cut.write_bytes(cut.read_bytes()[:2000])
-    real = Path.read_bytes
+    real, seen = Path.open, set[str]()
 
-    def guarded(self: Path) -> bytes:
-        if self.name == "2.png":
+    def guarded(self: Path, mode: str = "r", *rest: Any, **more: Any) -> IO[Any]:
+        if self.name == "2.png" and self.name in seen:
             raise PermissionError(13, "Permission denied")
-        return real(self)
+        seen.add(self.name)
+        return real(self, mode, *rest, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", guarded)
+    monkeypatch.setattr(Path, "open", guarded)
     steps: list[tuple[int, int]] = []
     data = opened(root, size=40, progress=lambda done, total: steps.append((done, total)))
     assert data.files(range(len(data))) == ["0.png", "3.png"]
@@ -200,7 +202,7 @@ def test_refusals_say_what_where_and_what_to_do(root: Path) -> None:
     with pytest.raises(Refused, match=r"pets: the folder is empty"):
         opened(root)
     (root / "notes.txt").write_text("hello")
-    with pytest.raises(Refused, match=r"pets: no readable picture .*; give a folder"):
+    with pytest.raises(Refused, match=r"pets: no readable picture .*; give a source"):
         opened(root)
     spoil(root, 1)
     with pytest.raises(Refused, match=r"no readable picture \(1 unreadable, first bad0.jpg: "):
@@ -208,7 +210,7 @@ def test_refusals_say_what_where_and_what_to_do(root: Path) -> None:
     path = save(root / "one.png")
     with pytest.raises(Refused, match="only one readable picture"):
         opened(root)
-    with pytest.raises(Refused, match=r"one\.png: not a folder; .*pets"):
+    with pytest.raises(Refused, match=r"one\.png: not a folder, archive, array or table; .*pets"):
         open_data(str(path))
 
 
@@ -251,13 +253,13 @@ def test_decoding_uses_the_processors_of_the_process(root: Path, monkeypatch: py
     save(root / "a.png")
     save(root / "b.png")
     pools: list[int] = []
-    of_python = folder.ThreadPoolExecutor
+    of_python = parallel.ThreadPoolExecutor
 
     def pool(workers: int) -> ThreadPoolExecutor:
         pools.append(workers)
         return of_python(workers)
 
-    monkeypatch.setattr(folder, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", pool)
     for processors, expected in ((3, 3), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, n=processors: set(range(n)), raising=False)
         opened(root, size=4 + processors)

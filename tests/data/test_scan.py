@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nirvana.data.scan import natural, scan
+from nirvana.data.scan import folder, natural, scan
 
 
 def touch(path: Path, data: bytes = b"x") -> Path:
@@ -118,18 +118,18 @@ def test_names_that_are_not_utf8_become_writable(tmp_path: Path) -> None:
 def test_fingerprint_shows_every_change(tmp_path: Path) -> None:
     file = touch(tmp_path / "a.png", b"1234")
     other = touch(tmp_path / "b.png")
-    seen = [scan(tmp_path).fingerprint]
-    assert scan(tmp_path).fingerprint == seen[0]
+    seen = [folder(tmp_path).fingerprint]
+    assert folder(tmp_path).fingerprint == seen[0]
     os.utime(file, ns=(10**18, 10**18))
-    seen.append(scan(tmp_path).fingerprint)
+    seen.append(folder(tmp_path).fingerprint)
     stat = file.stat()
     file.write_bytes(b"12345")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    seen.append(scan(tmp_path).fingerprint)
+    seen.append(folder(tmp_path).fingerprint)
     other.chmod(0o600)  # a file may have become readable
-    seen.append(scan(tmp_path).fingerprint)
+    seen.append(folder(tmp_path).fingerprint)
     other.rename(tmp_path / "c.png")
-    seen.append(scan(tmp_path).fingerprint)
+    seen.append(folder(tmp_path).fingerprint)
     (tmp_path / "d.png").symlink_to("nowhere")
-    seen.append(scan(tmp_path).fingerprint)
+    seen.append(folder(tmp_path).fingerprint)
     assert len(set(seen)) == len(seen)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nirvana.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from nirvana.diffusion.exact import BoxDenoiser, DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.level import Level
 
 F64 = torch.float64
@@ -30,7 +30,11 @@ def points() -> DatasetDenoiser:
     return DatasetDenoiser(torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(7), dtype=F64))
 
 
-ORACLES = {"gaussian": gaussian, "mixture": mixture, "dataset": points}
+def box() -> BoxDenoiser:
+    return BoxDenoiser(-1.3, 0.9)
+
+
+ORACLES = {"gaussian": gaussian, "mixture": mixture, "dataset": points, "box": box}
 
 
 def state() -> Tensor:
@@ -47,14 +51,14 @@ def test_tweedie(name: str, level: Level):
     assert torch.allclose(level.alpha * x0, x + level.sigma**2 * score, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "box"])
 def test_density_integrates_to_one(name: str):
     line = torch.linspace(-12, 12, 4001, dtype=F64).reshape(-1, 1)
-    oracle = (
-        GaussianDenoiser(torch.tensor([0.4]), torch.tensor([[0.7]]))
-        if name == "gaussian"
-        else MixtureDenoiser(torch.tensor([3.0, 1.0]), torch.tensor([[0.4], [-2.0]]), torch.tensor([0.5, 0.1]))
-    )
+    oracle = {
+        "gaussian": GaussianDenoiser(torch.tensor([0.4]), torch.tensor([[0.7]])),
+        "mixture": MixtureDenoiser(torch.tensor([3.0, 1.0]), torch.tensor([[0.4], [-2.0]]), torch.tensor([0.5, 0.1])),
+        "box": box(),
+    }[name]
     density = oracle.log_prob(line, Level.of(0.8, 0.6)).exp()
     assert float(density.sum() * 24 / 4000) == pytest.approx(1, abs=1e-9)
 
@@ -66,6 +70,7 @@ def test_limits(name: str):
         "gaussian": lambda: gaussian().mean,
         "mixture": lambda: (torch.tensor([1, 2, 0.5], dtype=F64).reshape(3, 1, 1) * mixture().means).sum(0) / 3.5,
         "dataset": lambda: points().means.mean(0),
+        "box": lambda: torch.full((2, 3), -0.2, dtype=F64),
     }[name]()
     pure = oracle(x, Level.of(0.0, 1.0), {}).x0
     assert torch.allclose(pure, mean.expand_as(x), rtol=0, atol=1e-7)
@@ -116,3 +121,52 @@ def test_levels_per_channel_are_refused():
     for make in ORACLES.values():
         with pytest.raises(ValueError, match="one level per item"):
             make()(state(), Level.from_lam(torch.zeros(4, 2, dtype=F64)), {})
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_derivative_is_finite_at_pure_noise(name: str):
+    x = state().requires_grad_()
+    (slope,) = torch.autograd.grad(ORACLES[name]()(x, Level.of(0.0, 1.0), {}).x0.sum(), x, materialize_grads=True)
+    assert torch.allclose(slope, torch.zeros_like(x), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("lam", "x", "mean", "log_prob"),
+    [
+        (-12, 2.5, -0.19999380458283184, -4.0439416053707319),
+        (-2, 60.0, 0.77778252498965331, -1829.4008403540285),
+        (-0.05, -1.1, -0.60200831596178848, -1.3829415976632424),
+        (0.2, 2.5, 0.65909074404278793, -6.6485932458642501),
+        (1, -8.0, -1.2813622423704702, -197.43625589541352),
+        (3, 0.3, 0.30037158270365723, -0.78721951779540482),
+        (7, 2.5, 0.89999948029522582, -1539344.6611312296),
+        (7, -1.3, -1.2992726198281625, -1.4820771616503027),
+    ],
+)
+def test_the_box_to_the_last_digits(lam: float, x: float, mean: float, log_prob: float):
+    """Against integrals with 40 digits: flat and steep, in the box, at its edge and far outside."""
+    level, at = Level.from_lam(float(lam)), torch.tensor([[x]], dtype=F64)
+    assert float(box()(at, level, {}).x0) == pytest.approx(mean, abs=2e-14)
+    assert float(box().log_prob(at, level)) == pytest.approx(log_prob, rel=1e-14)
+
+
+def test_the_box_has_no_seams_and_no_overflow():
+    """Where one formula takes over from the other (k = 1, k u = 50), and 1e9 standard deviations away."""
+    oracle = box()
+    for lam in (-0.0953101799, -4.0):  # k = 1 and k = 0.02 of the half-width 1.1
+        x = torch.linspace(-90, 90, 100001, dtype=F64)[:, None]
+        for near in (Level.from_lam(lam - 1e-9), Level.from_lam(lam + 1e-9)):
+            x0 = oracle(x, near, {}).x0
+            assert bool((x0.diff(dim=0) >= -1e-14).all())
+            assert torch.allclose(x0, oracle(x, Level.from_lam(lam), {}).x0, rtol=0, atol=1e-7)
+    far = torch.tensor([[-1e9], [1e9]], dtype=F64)
+    for lam in (-20.0, 0.0, 20.0):
+        x0, level = oracle(far, Level.from_lam(lam), {}).x0, Level.from_lam(lam)
+        assert bool(((x0 >= -1.3 - 1e-15) & (x0 <= 0.9 + 1e-15)).all()) and bool(
+            oracle.log_prob(far, level).isfinite().all()
+        )
+
+
+def test_an_empty_box_is_refused():
+    with pytest.raises(ValueError, match="low must be below high"):
+        BoxDenoiser(1.0, 1.0)

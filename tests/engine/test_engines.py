@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from nirvana.diffusion.denoiser import NOISE_CODES, Preconditioned
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.prediction import Flow
 from nirvana.engine import ENGINES, EngineNet, Inputs
+from nirvana.engine.signals import signal_stack
 from nirvana.errors import Refused
 from nirvana.nn import UNetConfig
 from nirvana.nn.attention import CrossAttention, SelfAttention
@@ -251,3 +254,44 @@ def test_conditions_that_do_not_fit_the_network_are_not_exported(net: nn.Module,
         ENGINES["openvino"].export(net, Inputs((1, 8, 8), {"vector": (3,)}), tmp_path, torch.float32)
     with pytest.raises(ValueError, match=r"\['pose'\] cannot be exported"):
         Inputs((1, 8, 8), {"pose": (3,)})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sigaltstack(2) as Linux has it")
+def test_openvino_leaves_signals_their_stack(tmp_path: Path) -> None:
+    """Or a signal after the network is gone would be written to freed memory, and end the process."""
+    engine, net = ENGINES["openvino"], Layers()
+    engine.export(net, INPUTS, tmp_path, torch.float32)
+    before = signal_stack()
+    run = engine.load(tmp_path, torch.float32)
+    after = signal_stack()
+    assert (after.start, after.flags, after.bytes) == (before.start, before.flags, before.bytes)
+    del run
+    received: list[int] = []
+    old = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, old)
+    assert received == [signal.SIGUSR1]
+
+
+class Plain(nn.Module):
+    """A network without conditions, as one that is trained on pictures without labels."""
+
+    slots: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, noise: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        return self.conv(x) * (1 + noise[:, None, None, None] + len(cond))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_a_network_without_conditions(name: str, tmp_path: Path) -> None:
+    net, inputs = alive(Plain()), Inputs((1, 8, 8), {})
+    ENGINES[name].export(net, inputs, tmp_path, torch.float32)
+    run = EngineNet(inputs, ENGINES[name].load(tmp_path, torch.float32))
+    for batch in (1, 3):
+        x, noise, cond = call(batch, batch, inputs)
+        expected = exact(net, x, noise, cond)
+        assert float((run(x, noise, cond) - expected).abs().max()) < 1e-5 * float(expected.abs().max())

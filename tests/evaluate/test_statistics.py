@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, sem, t
 
-from nirvana.evaluate import wilson
+from nirvana.evaluate.statistics import (
+    jackknife,
+    normal_interval,
+    student_quantile,
+    wilson,
+)
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.01, 0.999))
@@ -44,3 +49,24 @@ def test_what_is_no_proportion(counts: tuple[int, int]) -> None:
 def test_what_is_no_confidence(confidence: float) -> None:
     with pytest.raises(ValueError, match="not between 0 and 1"):
         wilson(1, 2, confidence)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 9, 40])
+@pytest.mark.parametrize("probability", [0.02, 0.5, 0.8, 0.975, 0.999])
+def test_student_quantile_is_that_of_scipy(probability: float, freedom: int) -> None:
+    assert student_quantile(probability, freedom) == pytest.approx(t.ppf(probability, freedom), rel=1e-7, abs=1e-9)
+
+
+def test_the_jackknife_of_a_mean_is_the_textbook_interval() -> None:
+    blocks = [3.0, 1.0, 4.0, 1.5, 9.0]
+    mean = sum(blocks) / 5
+    found = jackknife(mean, [(sum(blocks) - b) / 4 for b in blocks])
+    assert found == pytest.approx(t.interval(0.95, 4, mean, sem(blocks)), rel=1e-7)
+    with pytest.raises(ValueError, match="at least 2"):
+        jackknife(mean, [1.0])
+
+
+def test_normal_interval() -> None:
+    assert normal_interval(2.0, 0.5) == pytest.approx((2 - 0.98, 2 + 0.98), abs=1e-4)
+    with pytest.raises(ValueError, match="not between"):
+        normal_interval(0.0, 1.0, 1.0)

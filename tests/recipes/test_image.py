@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,34 @@ def test_unlabelled_pictures_make_an_unconditional_model(tmp_path: Path) -> None
     pictures(folder, ("only",))
     model = load(run(prepare(Order(str(folder / "only"), images=8), tmp_path / "run")).path)
     assert model.labels == () and model.generate(n=1).array.shape == (1, 8, 8, 1)
+
+
+def test_captions_go_with_the_data_of_a_run_and_a_changed_one_is_other_data(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pets", ("cat", "dog"))
+    (folder / "captions.csv").write_text("file_name,text\ncat/0.png,a cat\ndog/1.png,a dog\n")
+    source, out = str(tmp_path / "pets.tar.gz"), tmp_path / "run"
+
+    def pack() -> None:
+        with tarfile.open(source, "w:gz") as archive:
+            archive.add(folder, "pets")
+
+    pack()
+    order = Order(source, images=24)
+    begun = prepare(order, out)
+    assert begun.data.manifest.captioned == 2
+    stored = begun.run.data
+    assert (stored["captioned"], stored["captions"]) == (2, begun.data.manifest.captions)
+    assert run(prepare(order, out)).finished
+    assert load(out).labels == ("cat", "dog")
+    (folder / "captions.csv").write_text("file_name,text\ncat/0.png,a cat\ndog/1.png,a wolf\n")
+    pack()
+    with pytest.raises(Refused, match="its data have changed"):
+        prepare(order, out)
+
+
+def test_sets_with_captions_train_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nirvana.data.shapes.source.TRAIN", 30)
+    shapes = prepare(Order("shapes", images=8, size=24), tmp_path / "shapes")
+    assert shapes.data.labels is None and run(shapes).finished
+    emoji = prepare(Order("emoji:test", images=8, size=8), tmp_path / "emoji")
+    assert len(emoji.data.names) == 7 and run(emoji).finished

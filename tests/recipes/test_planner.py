@@ -114,6 +114,14 @@ def test_what_was_ordered_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.images % 7 == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_quicker_precision_is_settled_with_the_plan(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "pick_precision", lambda name, device: dtype if name == "auto" else torch.float64)
+    for order in (Order("digits", minutes=10.0), Order("digits", images=64)):
+        planned = a_planner(order, lambda _: Rehearsal(0.1, 0.0, 0.0, 1), monkeypatch).plan()
+        assert planned.plan.precision == str(dtype).removeprefix("torch.")
+
+
 def test_a_budget_that_is_gone_before_the_first_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused, match=r"0.1 minutes are too few.* 10 s already; give more, or --images"):
         a_planner(Order("digits", minutes=0.1), lambda _: Rehearsal(1.0, 0.0, 0.0, 1), monkeypatch).plan()

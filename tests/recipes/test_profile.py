@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import nirvana.recipes.profile as profile
+import nirvana.train.device as devices
 from nirvana.data import open_data
 from nirvana.errors import Refused
 from nirvana.generate.model import load
@@ -97,6 +98,7 @@ def outcome(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     with pytest.MonkeyPatch.context() as monkeypatch, RunFolder.open(digits).lock():
         monkeypatch.setattr(PictureBatches, "batch", watched)
         monkeypatch.setattr(profile, "convolution_ceiling", lambda *_: next(ceilings))
+        monkeypatch.setattr(devices, "has_bfloat16", lambda _: False)  # both halves in float32, on every processor
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         before = contents(digits)
         found = profile_run(str(digits), batch=4, device="cpu", budget=0.0, say=said.append)

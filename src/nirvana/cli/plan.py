@@ -33,6 +33,7 @@ def tell(console: Console, training: Training, order: Order) -> None:
                 "event": "plan",
                 "accepted": manifest.pictures,
                 "rejected": len(manifest.rejected),
+                "captioned": manifest.captioned,
                 "parameters": training.parameters,
                 "model": training.run.model_spec,
                 "plan": training.run.plan.to_json(),
@@ -44,7 +45,7 @@ def tell(console: Console, training: Training, order: Order) -> None:
         rows |= expected(training, training.forecast, order)
     for name, row in rows.items():
         console.note(f"  {name:<10}{row}")
-    for notice in training.data.notices:
+    for notice in (*captions(training), *training.data.manifest.notes, *training.data.notices):
         console.note(f"  {notice}")
 
 
@@ -70,6 +71,14 @@ def pictures(training: Training) -> str:
     more = ", …" if len(rejected) > _EXAMPLES else ""
     where = training.run.path / "data.json"
     return f"{text}; {len(rejected)} unreadable, left out ({examples}{more}; all in {where})"
+
+
+def captions(training: Training) -> tuple[str, ...]:
+    """That captions were found, which no recipe learns from yet."""
+    manifest = training.data.manifest
+    if not manifest.captioned:
+        return ()
+    return (f"{manifest.captioned} pictures have captions: noted in data.json, and not used by this recipe",)
 
 
 def network(training: Training) -> str:

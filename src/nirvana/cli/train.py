@@ -59,7 +59,7 @@ def train(
       nirvana train roses/ --from runs/flowers --images 50000
 
     Args:
-        source: a folder of pictures, or digits or fashion-mnist
+        source: a folder, archive or array of pictures, or digits, fashion-mnist, shapes or emoji (docs/data.md)
         out: the run folder (runs/ and the name of SOURCE)
         size: side of the training pictures in pixels (by the pictures and the time)
         images: how many pictures to see, repetitions included
@@ -150,6 +150,7 @@ def report(console: Console, events: Iterator[Event], run: Path) -> None:
 
 def follow(console: Console, bar: Bar, event: Event) -> None:
     """Say what an event means."""
+    from nirvana.train.device import has_bfloat16, pick_device
     from nirvana.train.events import RolledBack, SampleWritten, Saved, Started, StepDone
 
     if console.json:
@@ -159,6 +160,8 @@ def follow(console: Console, bar: Bar, event: Event) -> None:
         bar.update(event.images)
         begun = f"going on after {event.images} of" if event.images else "training on"
         console.note(f"{begun} {event.total} images ({event.device}, {event.precision})")
+        if event.precision == "bfloat16" and not has_bfloat16(pick_device(event.device)):
+            console.note(f"this {event.device} only emulates bfloat16, in which the training began: it is slower here")
     elif isinstance(event, StepDone):
         bar.update(event.images, beside(event))
     elif isinstance(event, Saved) and event.images:

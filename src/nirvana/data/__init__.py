@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nirvana.data.augmentation import flips, mirrored
-from nirvana.data.dataset import Dataset, Manifest
-from nirvana.data.folder import DEFAULT_SIZE, native_side
+from nirvana.data.dataset import Captions, Dataset, Manifest
 from nirvana.data.open import open_data
 from nirvana.data.order import order
+from nirvana.data.pictures import DEFAULT_SIZE
 
-__all__ = ["DEFAULT_SIZE", "Dataset", "Manifest", "flips", "mirrored", "native_side", "open_data", "order"]
+__all__ = ["DEFAULT_SIZE", "Captions", "Dataset", "Manifest", "flips", "mirrored", "open_data", "order"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
@@ -16,8 +16,14 @@ from nirvana.files import Json
 BACKGROUND = (255, 255, 255)
 """The colour (red, green, blue) under transparent pictures: white."""
 
-RULES = 1
+RULES = 2
 """Version of the rules by which files become pixels; a change gives every manifest another digest."""
+
+Captions = tuple[tuple[str, ...], ...]
+"""The captions of each picture; a picture may have several, or none."""
+
+_BY_PICTURE = {"folder", "archive", "table"}
+"""Kinds whose manifests have one file entry a picture."""
 
 
 class FileEntry(TypedDict):
@@ -51,6 +57,9 @@ class ManifestJson(TypedDict):
     rejected: list[Rejection]
     left_out: list[Rejection]
     notes: list[str]
+    native_side: int
+    captioned: int
+    captions: str
     pixels: str
     digest: str
 
@@ -59,10 +68,12 @@ class ManifestJson(TypedDict):
 class Manifest:
     """Everything that was decided about a data set.
 
-    `kind` is "folder", "full" (a built-in from its own files) or "embedded" (a built-in from the pictures in the
-    package). `rejected` are unreadable files, `left_out` readable ones that were not used; each has its reason.
-    `files` has one entry a picture for folders, one entry a source file for built-ins. `pixels` is the sha256 of the
-    array of pictures.
+    `kind` is "folder", "archive" or "table" (parquet, hf:), whose `files` have one entry a picture; or "arrays",
+    "full" (a built-in from its own files), "embedded" (a built-in from the pictures in the package) or "procedural",
+    whose `files` have one entry a source file. `rejected` are unreadable files, `left_out` readable ones that were not
+    used; each has its reason. `native_side` is the median of the shorter sides before resampling. `captioned` counts
+    the pictures with a caption, `captions` is the `caption_digest` of all of them; `pixels` is the sha256 of the array
+    of pictures.
     """
 
     source: str
@@ -74,6 +85,9 @@ class Manifest:
     counts: tuple[int, ...]
     files: tuple[FileEntry, ...]
     pixels: str
+    native_side: int
+    captioned: int = 0
+    captions: str = ""
     rejected: tuple[Rejection, ...] = ()
     left_out: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()
@@ -104,6 +118,9 @@ class Manifest:
             "rejected": list(self.rejected),
             "left_out": list(self.left_out),
             "notes": list(self.notes),
+            "native_side": self.native_side,
+            "captioned": self.captioned,
+            "captions": self.captions,
             "pixels": self.pixels,
             "digest": digest,
         }
@@ -113,22 +130,25 @@ class Manifest:
 class Dataset:
     """Pictures in memory or mapped from the cache: `images` (read-only), `labels` (indices into `names`) or None.
 
-    `notices` are lines for the user about this opening (no cache could be written, …); they are no part of the
-    manifest.
+    `captions` are those of each picture, None where no picture has one. `attributes` say of each picture of a built-in
+    what is known of it beyond label and captions; None for other sources. `notices` are lines for the user about this
+    opening (no cache could be written, …); they are no part of the manifest.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int64[np.ndarray, "n"] | None
     names: tuple[str, ...]
     manifest: Manifest
+    captions: Captions | None = None
+    attributes: Sequence[Mapping[str, Json]] | None = None
     notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def files(self, indices: Iterable[int]) -> list[str]:
-        """The file of each picture, for messages; built-ins give the source's name and the picture's number."""
-        if self.manifest.kind == "folder":
+        """The file of each picture, for messages; without one, the source's name and the picture's number."""
+        if self.manifest.kind in _BY_PICTURE:
             return [self.manifest.files[int(i)]["path"] for i in indices]
         return [f"{self.manifest.source}#{int(i)}" for i in indices]
 
@@ -145,3 +165,13 @@ def pixel_digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
 def label_counts(labels: Int64[np.ndarray, "n"] | None, classes: int) -> tuple[int, ...]:
     """How many pictures each class has."""
     return () if labels is None else tuple(np.bincount(labels, minlength=classes).tolist())
+
+
+def caption_digest(captions: Captions | None) -> str:
+    """sha256 of all captions in order; "" where there are none."""
+    return "" if captions is None else hashlib.sha256(json.dumps(captions).encode()).hexdigest()
+
+
+def captioned(captions: Captions | None) -> int:
+    """How many pictures have a caption."""
+    return sum(1 for texts in captions or () if texts)

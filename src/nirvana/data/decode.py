@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from io import BytesIO
-from pathlib import Path
-from typing import NamedTuple
+from io import BufferedIOBase, BytesIO
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -54,10 +53,10 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _WANTED if name in Image.OPEN)
 
 
-def _open(file: Path | BytesIO) -> Image.Image:
+def _open(file: BufferedIOBase) -> Image.Image:
     """The picture behind `file`, header read. PictureError: larger than `MAX_PIXELS`; also any error of Pillow."""
     try:
-        picture = Image.open(file, formats=_formats())
+        picture = Image.open(cast(IO[bytes], file), formats=_formats())
     except Image.DecompressionBombError as error:
         raise PictureError(f"its header states more than {MAX_PIXELS} pixels") from error
     width, height = picture.size
@@ -67,9 +66,9 @@ def _open(file: Path | BytesIO) -> Image.Image:
     return picture
 
 
-def read_header(path: Path) -> Header:
+def read_header(file: BufferedIOBase) -> Header:
     """The size a picture states. Errors as `reason` explains them."""
-    with _open(path) as picture:
+    with _open(file) as picture:
         return Header(*picture.size)
 
 

@@ -1,9 +1,9 @@
-"""Which sub-folders are labels."""
+"""Which label each picture has: what is said of it, or its sub-folder."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -47,3 +47,17 @@ def label(paths: Sequence[str], source: str) -> Labelling:
         )
     why = "lies beside the label folders and so has no label"
     return Labelling(dict(placed), tuple({"path": path, "reason": why} for path in loose))
+
+
+def label_by(said: Mapping[str, str | None]) -> Labelling | None:
+    """The labels that tables or sidecars give; None where they give none, or to less than half of the pictures.
+
+    Pictures without one are left out, and listed.
+    """
+    unlabelled = [path for path, name in said.items() if name is None]
+    if len(unlabelled) == len(said) or 2 * len(unlabelled) > len(said):
+        return None
+    why = "has no label, and most pictures have one"
+    left_out: tuple[Rejection, ...] = tuple({"path": path, "reason": why} for path in unlabelled)
+    labels: dict[str, str | None] = {path: name for path, name in said.items() if name is not None}
+    return Labelling(labels, left_out)

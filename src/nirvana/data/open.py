@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import glob
+import gzip
 import os
-from collections.abc import Callable
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from nirvana.data.archive import archives
+from nirvana.data.arrays import Arrays, open_arrays, read_idx_pictures, read_npy, read_npz
 from nirvana.data.builtin import BUILTINS, open_builtin
+from nirvana.data.collection import Collection
 from nirvana.data.dataset import Dataset
-from nirvana.data.folder import open_folder
+from nirvana.data.hub import hub, parquet
+from nirvana.data.pictures import Progress, open_pictures
+from nirvana.data.scan import folder, natural
 from nirvana.errors import Refused, nearest
 
 MAX_SIZE = 4096
+HUB = "hf:"
+
+_ARRAYS: dict[str, Callable[[Path], Arrays]] = {"npy": read_npy, "npz": read_npz, "idx": read_idx_pictures}
+_COLLECTIONS: dict[str, Callable[[Sequence[Path], str], Collection]] = {"archive": archives, "parquet": parquet}
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MAX_SHARDS = 100_000
 
 
 def open_data(
@@ -19,26 +36,132 @@ def open_data(
     *,
     size: int | None = None,
     allow_bad: bool = False,
+    captions: bool = False,
     cache_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Square pictures of `size` pixels from a built-in or a folder whose sub-folders are labels.
+    """Square pictures of `size` pixels, with the labels and the captions that the source has for them.
 
-    Built-ins are `digits`, `digits:test`, `fashion-mnist` (the full set where its files are found, else the embedded
-    subset), `fashion-mnist:test`, `fashion-mnist:subset` and `fashion-mnist:subset-test`; a folder of the same name is
-    written `./digits`. `size` None takes a built-in's own size, and for folders the rule of `open_folder`.
-    `progress(done, total)` is called after each decoded file, and not at all where the cache still holds. Refused:
-    whatever the user can mend.
+    A source is a folder (sub-folders are labels), a zip or tar archive of the same, or a pattern of archives
+    (`shards/*.tar`, `shards/{000..009}.tar`), each with captions as in `nirvana.data.captions`; a `.npy`, `.npz` or
+    IDX file (`nirvana.data.arrays`); parquet files or `hf:NAME` (`nirvana.data.hub`; the only source that may touch
+    the network); or a built-in: `digits`, `fashion-mnist` (the full set where its files are found, else the embedded
+    subset), `shapes`, `emoji`, and their parts such as `emoji:test`. A folder of the same name is written `./digits`.
+    What a file is, its content says.
+
+    `size` None takes a built-in's own size, and otherwise the rule of `open_pictures`. `captions`: refuse a source
+    without any. `progress(done, total)` is called while pictures are decoded, and not at all where the cache still
+    holds. Refused: whatever the user can mend.
     """
     if size is not None and not 1 <= size <= MAX_SIZE:
         raise Refused(f"size {size}: pictures are 1 to {MAX_SIZE} pixels wide; give a size in that range, or none")
+    data = _open(source, size, allow_bad, cache_dir, progress)
+    if captions and data.captions is None:
+        raise _uncaptioned(data)
+    return data
+
+
+def _open(source: str, size: int | None, allow_bad: bool, cache_dir: Path | None, progress: Progress | None) -> Dataset:
     name, _, part = source.partition(":")
     if name in BUILTINS:
-        return open_builtin(name, part, size)
-    path = Path(os.path.expanduser(source))
-    if not source or not os.path.exists(path):
+        return open_builtin(name, part, size, cache_dir, progress)
+    if source.startswith(HUB):
+        return open_pictures(hub(source.removeprefix(HUB)), source, size, allow_bad, cache_dir, progress)
+    paths = _paths(source)
+    if paths[0].is_dir():
+        return open_pictures(folder(paths[0]), source, size, allow_bad, cache_dir, progress)
+    kinds = [_kind(path) for path in paths]
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind is None or kind != kinds[0]:
+            what = "not a folder, archive, array or table" if kind is None else f"of another kind than {paths[0]}"
+            raise Refused(f"{path}: {what}; give the folder that holds the pictures, such as {path.parent}")
+    kind = kinds[0] or ""
+    if kind in _COLLECTIONS:
+        return open_pictures(_COLLECTIONS[kind](paths, source), source, size, allow_bad, cache_dir, progress)
+    if len(paths) > 1:
+        raise Refused(f"{source}: {len(paths)} files of arrays; give one of them, or join them into one")
+    return open_arrays(paths[0], partial(_ARRAYS[kind]), source, size, cache_dir, progress)
+
+
+def _paths(source: str) -> list[Path]:
+    """The folder or file that `source` names, or the files that it matches as a pattern, in natural order."""
+    expanded = os.path.expanduser(source)
+    if source and os.path.exists(expanded):
+        return [Path(expanded)]
+    patterns = _numbered(expanded)
+    found = {path for pattern in patterns for path in _matching(pattern)}
+    if not found:
         hint = nearest(source, BUILTINS) or f"; give a folder of pictures or a built-in ({', '.join(sorted(BUILTINS))})"
         raise Refused(f"{source or repr(source)}: no such folder, and no built-in of that name{hint}")
-    if not path.is_dir():
-        raise Refused(f"{source}: not a folder; give the folder that holds the pictures, such as {path.parent}")
-    return open_folder(path, source, size, allow_bad, cache_dir, progress)
+    missing = [pattern for pattern in patterns if not _matching(pattern)]
+    if missing:
+        raise Refused(
+            f"{source}: {missing[0]} is missing ({len(missing)} of {len(patterns)} are); copy it, or ask for less"
+        )
+    return [Path(path) for path in sorted(found, key=natural)]
+
+
+def _matching(pattern: str) -> list[str]:
+    try:
+        return [path for path in glob.glob(pattern) if os.path.isfile(path)]
+    except ValueError:  # a NUL byte
+        return []
+
+
+def _numbered(pattern: str) -> list[str]:
+    """`{000..123}` written out, as shells and WebDataset do."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    if not int(first) <= int(last) < int(first) + _MAX_SHARDS:
+        raise Refused(f"{pattern}: the range {found[0]} must rise, over at most {_MAX_SHARDS} files")
+    numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
+    return [whole for n in numbers for whole in _numbered(f"{pattern[: found.start()]}{n}{pattern[found.end() :]}")]
+
+
+def _kind(path: Path) -> str | None:
+    """What a file holds, by its first bytes: "npy", "npz", "idx", "parquet", "archive"; None for anything else."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as packed:
+                start = packed.read(512)
+            return "idx" if _is_idx(start) else "archive"
+        if start.startswith(b"PK"):
+            return "npz" if _only_arrays(path) else "archive"
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read ({error.strerror or error}); copy or download it again") from error
+    except (EOFError, zlib.error) as error:
+        raise Refused(f"{path}: a corrupt archive ({error}); copy or download it again") from error
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    packed_tar = start.startswith((b"BZh", b"\xfd7zXZ"))
+    named = path.suffix.casefold() in (".tar", ".zip")  # damaged in its first bytes, and refused as such
+    return "idx" if _is_idx(start) else "archive" if packed_tar or start[257:262] == b"ustar" or named else None
+
+
+def _is_idx(start: bytes) -> bool:
+    return start[:3] == b"\0\0\x08" and start[3:4] in (b"\x03", b"\x04")
+
+
+def _only_arrays(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = packed.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return path.suffix.casefold() == ".npz"
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _uncaptioned(data: Dataset) -> Refused:
+    """The refusal of a source without captions."""
+    first = data.files([0])[0]
+    notes = "".join(f"; {note}" for note in data.manifest.notes)
+    return Refused(
+        f"{data.manifest.source}: no captions for its {len(data)} pictures (first: {first}){notes}; put a text of the"
+        f" same name beside each ({Path(first).stem}.txt), or a metadata.jsonl with file_name and text"
+    )

@@ -9,6 +9,7 @@ from jaxtyping import Int64, UInt64
 
 _ORDER = 1
 FLIP = 2
+SCENE = 3
 """Second words of the Philox key: one stream for each use of randomness in data."""
 
 

@@ -1,44 +1,21 @@
-"""Which files a folder holds: each real file once, in natural order, whatever the file system's order."""
+"""Which files a source holds; of a folder each real file once, in natural order, whatever the file system's order."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
 import re
 import stat
-from dataclasses import dataclass
+from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
 
+from nirvana.data.collection import Collection, Found, Scan, Stamp, fingerprint, stamp
 from nirvana.data.dataset import Rejection
 from nirvana.data.decode import reason
 
 _SKIPPED = {"__MACOSX"}
 _RUN_FILE = "run.json"
-
-
-@dataclass(frozen=True)
-class Found:
-    """A regular file: where it is, its name inside the folder, and the stamp by which a change shows."""
-
-    path: Path
-    name: str
-    stamp: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Scan:
-    """The files of a folder in natural order, what could not be listed, and what was passed over."""
-
-    files: tuple[Found, ...]
-    rejected: tuple[Rejection, ...]
-    left_out: tuple[Rejection, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over names, sizes, and times of change (of content and permissions): equal means nothing is new."""
-        stamps = [(file.name, *file.stamp) for file in self.files]
-        return hashlib.sha256(json.dumps([stamps, self.rejected, self.left_out]).encode()).hexdigest()
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...] | str, ...]:
@@ -56,26 +33,48 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def skipped(name: str) -> bool:
+    """Whether a file or folder of this name is passed over."""
+    return name.startswith(".") or name in _SKIPPED
+
+
+def folder(root: Path) -> Collection:
+    """The files below `root`; see `scan`. Its fingerprint is that of names, sizes, and times of change."""
+    found, stamps = _walked(root)
+    state = fingerprint(stamps, found.rejected, found.left_out)
+    return Collection("folder", (os.path.realpath(root),), state, partial(contextlib.nullcontext, found))
+
+
 def scan(root: Path) -> Scan:
     """Walk `root`. Hidden names, `__MACOSX` and run folders are passed over; devices and pipes are not opened.
 
     Symbolic links are followed after everything that lies in the folder itself, so that a file reached twice counts
     once, under its own place. A link to a folder that contains the link is a loop and is not followed.
     """
+    return _walked(root)[0]
+
+
+def _walked(root: Path) -> tuple[Scan, list[tuple[str, Stamp]]]:
+    """The scan of `root`, and the stamp of each file by which a change shows."""
     walk = _Walk()
     walk.folder(root, "", os.path.realpath(root))
     while walk.links:
         path, name, holder = walk.links.pop(0)
         walk.link(path, name, holder)
-    files = tuple(sorted(walk.files, key=lambda file: natural(file.name)))
-    return Scan(files, tuple(walk.rejected), tuple(walk.left_out))
+    order = sorted(walk.files, key=lambda item: natural(item[0].name))
+    found = Scan(tuple(file for file, _ in order), tuple(walk.rejected), tuple(walk.left_out))
+    return found, [(file.name, changed) for file, changed in order]
+
+
+def _opened(path: Path) -> BufferedIOBase:
+    return path.open("rb")
 
 
 class _Walk:
     """The state of one walk: what was found, and which real places were seen."""
 
     def __init__(self) -> None:
-        self.files: list[Found] = []
+        self.files: list[tuple[Found, Stamp]] = []
         self.rejected: list[Rejection] = []
         self.left_out: list[Rejection] = []
         self.links: list[tuple[Path, str, str]] = []
@@ -95,7 +94,7 @@ class _Walk:
             self.left_out.append({"path": printable(name), "reason": "a run of nirvana"})
             return
         for entry in entries:
-            if not entry.name.startswith(".") and entry.name not in _SKIPPED:
+            if not skipped(entry.name):
                 self._entry(entry, f"{name}/{entry.name}" if name else entry.name, real)
 
     def _entry(self, entry: os.DirEntry[str], name: str, holder: str) -> None:
@@ -125,4 +124,5 @@ class _Walk:
             self.rejected.append({"path": printable(name), "reason": reason(error)})
             return
         if stat.S_ISREG(found.st_mode):
-            self.files.append(Found(path, printable(name), (found.st_size, found.st_mtime_ns, found.st_ctime_ns)))
+            file = Found(printable(name), partial(_opened, path), found.st_size)
+            self.files.append((file, stamp(found)))

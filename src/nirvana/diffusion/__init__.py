@@ -18,7 +18,22 @@ from nirvana.diffusion.denoiser import (
 )
 from nirvana.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.grid import GRIDS, Grid, karras, trailing, uniform, uniform_lam
-from nirvana.diffusion.guidance import CFG, Clipped, Guided, Interval, Rule, WithCond, guided
+from nirvana.diffusion.guidance import (
+    APG,
+    CFG,
+    RULES,
+    CFGpp,
+    ClassifierGuided,
+    Clipped,
+    Composed,
+    Guided,
+    Interval,
+    Rescaled,
+    Rule,
+    Thresholded,
+    WithCond,
+    guided,
+)
 from nirvana.diffusion.level import Level, left_align, strictly_monotone, walk
 from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.noise import Noise, SeededNoise, sample_rng
@@ -90,18 +105,23 @@ __all__ = [
     "VE",
     "SCHEDULES",
     "BETAS",
+    "APG",
     "CFG",
+    "CFGpp",
     "DDIM",
     "EDM",
     "GRIDS",
     "NOISE_CODES",
     "PARAMETERIZATIONS",
+    "RULES",
     "SOLVERS",
     "X0",
     "Ancestral",
     "AngleCode",
     "Chain",
+    "ClassifierGuided",
     "Clipped",
+    "Composed",
     "Cond",
     "Cosine",
     "DatasetDenoiser",
@@ -138,6 +158,7 @@ __all__ = [
     "Prediction",
     "RectifiedFlow",
     "Remembers",
+    "Rescaled",
     "Rule",
     "SameSpace",
     "Schedule",
@@ -147,6 +168,7 @@ __all__ = [
     "Step",
     "TableCode",
     "Tabulated",
+    "Thresholded",
     "Uniform",
     "Velocity",
     "Weight",

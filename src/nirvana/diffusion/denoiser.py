@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nirvana.diffusion.level import Coefficient, Level, Native, at, left_align, moved
+from nirvana.diffusion.level import Coefficient, Level, Native, at, left_align, mixed, moved
 from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, x0_coefficients
 from nirvana.diffusion.schedule import Tabulated
 
@@ -39,6 +39,26 @@ class Remembers(Protocol):
     def fresh(self) -> Denoiser:
         """The same denoiser with an empty memory."""
         ...
+
+
+def freshened(denoiser: Denoiser) -> Denoiser:
+    """`denoiser` with an empty memory, if it has one."""
+    return denoiser.fresh() if isinstance(denoiser, Remembers) else denoiser
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A denoiser that may be defined for the steps of deterministic first-order solvers only, as CFG++ is."""
+
+    @property
+    def first_order_only(self) -> bool:
+        """Whether it is; `trajectory` refuses other solvers."""
+        ...
+
+
+def first_order_only(denoiser: Denoiser) -> bool:
+    """Whether `denoiser` takes deterministic solvers of the first order alone."""
+    return isinstance(denoiser, Demanding) and denoiser.first_order_only
 
 
 @runtime_checkable
@@ -194,7 +214,7 @@ class Preconditioned(nn.Module):
         del nxt  # a network of one level
         of_F, of_x = at(self._answer, level)  # first: what it does not determine is refused before the network runs
         F, x_native, var_frac = self._called(x, at(self._inputs, level), cond)
-        return Prediction(left_align(of_F, x) * F + left_align(of_x, x) * x_native, var_frac)
+        return Prediction(mixed(of_x, x_native, of_F, F), var_frac)
 
     def output(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond) -> Output:
         """The raw output, for objectives: its loss needs no division by a small alpha or sigma."""

@@ -83,7 +83,8 @@ class MixtureDenoiser:
         gain = alpha * self.variances.double() / total
         of_each = self._flat_means() + gain[..., None] * deviation
         x0 = (torch.softmax(logits, 1)[..., None] * of_each).sum(1)
-        x0 = torch.where(clean, x.double().flatten(1) / alpha, x0)
+        # Without the inner choice a derivative at alpha = 0 would be 0 * inf.
+        x0 = torch.where(clean, x.double().flatten(1) / torch.where(clean, alpha, 1.0), x0)
         return Prediction(x0.reshape(x.shape).to(x.dtype))
 
     def log_prob(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b"]:
@@ -109,3 +110,104 @@ class DatasetDenoiser(MixtureDenoiser):
     def __init__(self, points: Float[Tensor, "N *s"]) -> None:
         n = len(points)
         super().__init__(torch.full((n,), 1 / n), points, torch.zeros(n))
+
+
+@dataclass(frozen=True)
+class BoxDenoiser:
+    """x0 uniform on [low, high] in every dimension, independently. Raises ValueError unless low < high.
+
+    Given x, x0 is the normal N(x/alpha, (sigma/alpha)^2) kept between low and high. With the half-width w of the box,
+    m the distance of x/alpha from its middle, k = w alpha/sigma and u = |m| alpha/sigma, everything is a function of
+    (k, u): by the tail functions of the normal where k >= 1, and by quadrature where it is nearly flat over the box.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"there is no box from {self.low} to {self.high}: low must be below high")
+
+    def __call__(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        """E[x0 | x] = middle + sign(m) w E[y | x], y in [-1, 1] with the density exp(k u y - k^2 y^2/2) up to a factor.
+
+        At sigma = 0 it is x/alpha.
+        """
+        del cond, nxt
+        alpha, sigma = _rows(level, x)
+        clean = sigma == 0
+        middle, width = (self.low + self.high) / 2, (self.high - self.low) / 2
+        noisy = torch.where(clean, 1.0, sigma)
+        off = (x.double().flatten(1) - alpha * middle) / noisy  # m alpha/sigma, finite at alpha = 0
+        k = (width * alpha / noisy).expand_as(off)
+        sign = torch.ones_like(off).copysign(off.detach())
+        x0 = middle + sign * width * _mean_in_box(k, off * sign)
+        x0 = torch.where(clean, x.double().flatten(1) / torch.where(clean, alpha, 1.0), x0)
+        return Prediction(x0.reshape(x.shape).to(x.dtype))
+
+    def log_prob(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b"]:
+        """log p(x), nats: in each dimension log of (1/2 integral of N(x; alpha (middle + w y), sigma^2) over |y| < 1).
+
+        For sigma > 0.
+        """
+        alpha, sigma = _rows(level, x)
+        middle, width = (self.low + self.high) / 2, (self.high - self.low) / 2
+        off = ((x.double().flatten(1) - alpha * middle) / sigma).abs()
+        k = (width * alpha / sigma).expand_as(off)
+        return (_log_mass_in_box(k, off) - torch.log(sigma)).sum(1)
+
+
+_FLAT = 1.0
+"""Below this k a normal is smooth over the box."""
+
+_STEEP = 50.0
+"""Up to this k*u the quadrature resolves exp(k u y)."""
+
+
+def _gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
+    """The nodes and weights that integrate polynomials of degree 2n - 1 over [-1, 1] (Golub & Welsch 1969)."""
+    i = torch.arange(1, n, dtype=torch.float64)
+    beside = i / torch.sqrt(4 * i**2 - 1)
+    nodes, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    return nodes, 2 * vectors[0] ** 2
+
+
+_NODES, _WEIGHTS = _gauss_legendre(64)
+
+
+def _tail(z: Tensor) -> Tensor:
+    """The scaled tail erfcx(-z/sqrt 2) = 2 Phi(z) exp(z^2/2); beyond z = 36, where it overflows, that of 36."""
+    return torch.special.erfcx(-z.clamp(max=36) / math.sqrt(2))
+
+
+def _flat(k: Tensor, u: Tensor) -> Tensor:
+    return (k < _FLAT) & (k * u < _STEEP)
+
+
+def _tilted(k: Tensor, u: Tensor) -> Tensor:
+    """w_j exp(k u (y_j - 1) - k^2 y_j^2/2) at the nodes y_j, in a last axis."""
+    k, u = k[..., None], u[..., None]
+    return _WEIGHTS.to(k.device) * torch.exp(k * u * (_NODES.to(k.device) - 1) - (k * _NODES.to(k.device)) ** 2 / 2)
+
+
+def _mean_in_box(k: Tensor, u: Tensor) -> Tensor:
+    """E[y] for u >= 0: (u - h)/k, where h = (phi(b) - phi(a))/(Phi(b) - Phi(a)), a = -k - u, b = k - u."""
+    flat = _flat(k, u)
+    tilted = _tilted(torch.where(flat, k, 0.0), torch.where(flat, u, 0.0))
+    smooth = (tilted * _NODES.to(k.device)).sum(-1) / tilted.sum(-1)
+    k, u = torch.where(flat, 1.0, k), torch.where(flat, 0.0, u)
+    near, ratio = _tail(k - u), torch.exp(-2 * k * u)  # phi(a)/phi(b)
+    hazard = math.sqrt(2 / math.pi) / near  # phi(b)/Phi(b)
+    h = hazard * -torch.expm1(-2 * k * u) / (1 - ratio * _tail(-k - u) / near)
+    return torch.where(flat, smooth, ((u - h) / k).clamp(max=1))  # rounding grows with u
+
+
+def _log_mass_in_box(k: Tensor, u: Tensor) -> Tensor:
+    """log of 1/2 integral of phi(u - k y) over |y| < 1 = log((Phi(b) - Phi(a))/(2k)), for u >= 0."""
+    flat = _flat(k, u)
+    tilted = _tilted(torch.where(flat, k, 0.0), torch.where(flat, u, 0.0))
+    smooth = torch.log(tilted.sum(-1) / 2) + torch.where(flat, k * u - u**2 / 2, 0.0) - math.log(2 * math.pi) / 2
+    k, u = torch.where(flat, 1.0, k), torch.where(flat, 0.0, u)
+    far = torch.exp(-2 * k * u) * _tail(-k - u) / _tail(k - u)  # Phi(a)/Phi(b)
+    sharp = torch.special.log_ndtr(k - u) + torch.log1p(-far) - torch.log(2 * k)
+    return torch.where(flat, smooth, sharp)

@@ -56,6 +56,13 @@ def left_align(c: Coefficient, x: Float[Tensor, "..."]) -> Coefficient:
     return moved(c.reshape(c.shape + (1,) * (x.ndim - c.ndim)), x.device, x.dtype)
 
 
+def mixed(a: Coefficient, x: Float[Tensor, "b *s"], b: Coefficient, y: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
+    """a*x + b*y; numbers in two passes over memory in place of three. Raises ValueError as `left_align` does."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return left_align(a, x) * x + left_align(b, y) * y
+    return torch.mul(x, a).add_(y, alpha=b)
+
+
 def check_aligned(shape: torch.Size, x: Float[Tensor, "..."]) -> None:
     """Raise ValueError unless `shape` matches the first axes of `x`."""
     if len(shape) > x.ndim or any(n not in (1, m) for n, m in zip(shape, x.shape[: len(shape)], strict=True)):

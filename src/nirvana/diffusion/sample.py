@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.denoiser import Cond, Denoiser, Remembers
+from nirvana.diffusion.denoiser import Cond, Denoiser, first_order_only, freshened
 from nirvana.diffusion.level import Level, check_aligned, left_align, strictly_monotone
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.prediction import Prediction
@@ -52,10 +52,13 @@ def trajectory(
             raise ValueError("rising levels (encoding) take a deterministic solver, such as DDIM with eta=0")
         if bool((levels[0].sigma == 0).any()):
             raise ValueError("encoding starts at the first level with sigma > 0: drop the clean one")
+    if first_order_only(denoiser) and not (solver.order == 1 and solver.deterministic):
+        raise ValueError(
+            "this guidance (CFG++) takes a deterministic solver of the first order, such as DDIM with eta=0"
+        )
     for shape in {c.shape for level in levels for c in (level.alpha, level.sigma)}:
         check_aligned(shape, x)
-    fresh = denoiser.fresh() if isinstance(denoiser, Remembers) else denoiser
-    return _steps(fresh, x, levels, solver, cond, noise, edits)
+    return _steps(freshened(denoiser), x, levels, solver, cond, noise, edits)
 
 
 def _steps(

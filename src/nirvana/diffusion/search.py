@@ -35,8 +35,8 @@ CANDIDATES = 64
 SUBSTEPS = 3
 """Steps of the teacher in each of them: 192, so that its end is that of many steps of the same solver."""
 
-ROUNDS, MOVES = 2, (-2, -1, 1, 2)
-"""How often every inner level is tried at which candidates near it."""
+ROUNDS = 3
+"""How often, at most, every run of inner levels is tried one candidate further."""
 
 _MESH = 20_001
 
@@ -102,11 +102,11 @@ def search(
     to the teacher's at this level, the teacher being `solver` on `refined` levels; of all walks that reach a node the
     best one goes on, with its x and the history of its solver. So errors that cancel do, a multistep solver is judged
     by the steps it would make, and the cost of the end is that which is wanted: no weights between levels are assumed.
-    As the best walk to a node need not be the start of the best walk of all, inner levels are then moved to candidates
-    near them while that brings the end nearer.
+    As the best walk to a node need not be the start of the best walk of all, runs of inner levels are then moved by one
+    candidate while that brings the end nearer.
 
     x: at levels[0], of 64 trajectories or more if the grid is to serve others; denoiser: of one level, it is asked once
-    at a node, and a memory along the trajectory starts anew there; progress(done, at most) of evaluations, 1000 for 8
+    at a node, and a memory along the trajectory starts anew there; progress(done, at most) of evaluations, 2000 for 8
     steps of a solver of one call a step. Raises ValueError before the first one where n is
     not in 1..N, the solver draws noise or the levels do not fall; and where no walk has a finite end.
     """
@@ -117,7 +117,7 @@ def search(
         raise ValueError("a grid is searched for a deterministic solver, such as ddim: this one draws noise")
     if strictly_monotone(levels) != "falling":
         raise ValueError("the candidates go from data to noise: turn them round")
-    moves = ROUNDS * len(MOVES) * (n - 1)
+    moves = ROUNDS * n * (n - 1)
     count = _Count(SUBSTEPS * N + 1 + (n - 1) * (N - n + 1) + n * moves, progress)
     teacher = [x]
     for step in trajectory(denoiser, x, refined(levels, SUBSTEPS), solver, cond=cond, noise=noise):
@@ -167,15 +167,15 @@ class _Ways(Generic[S]):
         return reached
 
     def polished(self, path: tuple[int, ...], distance: float) -> tuple[int, ...]:
-        """`path` with every inner level moved to candidates near it, in turn, while that brings the end nearer."""
+        """`path` with runs of neighbouring inner levels moved one candidate up or down while the end comes nearer."""
+        inner = range(1, len(path) - 1)
         for _ in range(ROUNDS):
             before = path
-            for i in range(1, len(path) - 1):
-                for move in MOVES:
-                    tried = (*path[:i], path[i] + move, *path[i + 1 :])
-                    self.count(len(path) - 1)
-                    if tried[i - 1] < tried[i] < tried[i + 1] and (moved := self._end(tried)) < distance:
-                        path, distance = tried, moved
+            for first, last, move in ((i, j, by) for i in inner for j in inner[i - 1 :] for by in (-1, 1)):
+                tried = tuple(c + move if first <= i <= last else c for i, c in enumerate(path))
+                self.count(len(path) - 1)
+                if all(c < d for c, d in pairwise(tried)) and (moved := self._end(tried)) < distance:
+                    path, distance = tried, moved
             if path == before:
                 break
         return path

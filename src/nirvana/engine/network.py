@@ -144,7 +144,8 @@ def traced(net: nn.Module, inputs: Inputs, precision: torch.dtype = torch.float3
     if frozenset(inputs.cond) != slots:
         raise ValueError(f"the network takes the conditions {sorted(slots)}, not {inputs.slots}")
     batch = Dim("batch", min=1)
-    sizes = {"x": {0: batch}, "noise": {0: batch}, "cond": tuple({0: batch} for _ in inputs.slots)}
+    conditions = {"cond": tuple({0: batch} for _ in inputs.slots)} if inputs.slots else {}
+    sizes = {"x": {0: batch}, "noise": {0: batch}, **conditions}
     # A batch of 2: sizes of 0 and 1 would be taken for constants.
     positional = _Positional(net, inputs.slots, precision).eval()
     with torch.no_grad():

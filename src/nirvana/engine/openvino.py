@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nirvana.engine.network import Inputs, Run, package, traced, unwarned
+from nirvana.engine.signals import own_signal_stack
 
 _FILE = "network.xml"
 
@@ -53,7 +54,8 @@ class OpenVino:
             "ENABLE_CPU_PINNING": False,
         }
         core = _openvino().Core()
-        compiled = core.compile_model(core.read_model(folder / _FILE), "CPU", settings)
+        with own_signal_stack():
+            compiled = core.compile_model(core.read_model(folder / _FILE), "CPU", settings)
         request = compiled.create_infer_request()
         # The result is copied out: its memory is overwritten by the next call.
         return lambda tensors: torch.from_numpy(

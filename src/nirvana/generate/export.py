@@ -29,7 +29,7 @@ from nirvana.generate.origin import digest, machine
 from nirvana.generate.parity import Deviation, Pictures, compare_pictures, fresh_calls
 from nirvana.generate.spec import build, on_device
 from nirvana.train.checkpoint import load_weights
-from nirvana.train.device import pick_precision
+from nirvana.train.device import DTYPES, pick_precision
 from nirvana.train.run import RunFolder
 
 FORMAT_VERSION = 1
@@ -39,7 +39,6 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """An engine whose output deviates relatively by more than this is not kept."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CPU = torch.device("cpu")
 
 
@@ -136,7 +135,7 @@ def load_engine(run: RunFolder, engine: str, weights_sha256: str) -> nn.Module:
     if changed := _changed(record, chosen, weights_sha256) or _damaged(record, folder):
         raise Refused(f"the engine in {folder} {changed}; {command} again")
     inputs = Inputs.from_json(cast("Mapping[str, Json]", record["inputs"]))
-    return EngineNet(inputs, chosen.load(folder, _DTYPES[cast(str, record["precision"])]))
+    return EngineNet(inputs, chosen.load(folder, DTYPES[cast(str, record["precision"])]))
 
 
 def _changed(record: Mapping[str, Json], engine: Engine, weights_sha256: str) -> str | None:

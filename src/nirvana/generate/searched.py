@@ -13,12 +13,12 @@ from nirvana.diffusion.level import Level, float64
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start
 from nirvana.diffusion.search import candidates, search
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.grids import SEARCHED, listed
 from nirvana.generate.request import SEEDS, SampleRequest
 from nirvana.generate.sampler import Sampler
+from nirvana.generate.steering import solver_of
 
 TRAJECTORIES = 64
 """Walks that a grid is found on."""
@@ -72,8 +72,8 @@ def _found(sampler: Sampler, warm: SampleRequest, progress: Callable[[int, int],
     noise = SeededNoise(range(warm.seed, warm.seed + warm.n), parts.shape, device=sampler.device)
     # Not inference mode: a classifier that steers needs gradients of its own.
     with torch.no_grad():
-        denoiser, cond = sampler.conditioned(warm, range(warm.n))
-        x, solver = start(noise, levels[0]), SOLVERS[warm.solver]()
+        denoiser, cond = sampler.steering(warm).conditioned(range(warm.n))
+        x, solver = start(noise, levels[0]), solver_of(warm)
         try:
             found = search(denoiser, x, levels, solver, warm.steps, cond=cond, noise=noise, progress=progress)
         except ValueError as error:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nirvana.data import DEFAULT_SIZE, Dataset, native_side, open_data
+from nirvana.data import DEFAULT_SIZE, Dataset, open_data
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.model import find
@@ -176,7 +176,7 @@ def _better_size(planner: Planner, order: Order) -> int:
     size = planner.data.images.shape[1]
     if order.size is not None or order.images is not None or order.start is not None or size < DEFAULT_SIZE:
         return size
-    return size_for(native_side(Path(order.source).expanduser()), planner.affordable)
+    return size_for(planner.data.manifest.native_side, planner.affordable)
 
 
 def make_task(

@@ -20,6 +20,7 @@ from nirvana.recipes.recipe import WIDTH, Recipe
 from nirvana.recipes.rehearsal import Rehearsal, needed, rehearse
 from nirvana.recipes.task import DiffusionTask, PictureBatches
 from nirvana.train import memory
+from nirvana.train.device import pick_precision
 from nirvana.train.plan import TrainPlan
 
 WIDTHS = ((32, 0), (48, 40_000), (64, 120_000), (96, 400_000), (128, 1_500_000))
@@ -110,7 +111,7 @@ class Planner:
         if self.order.images is not None:
             recipe = self._recipe(self._width_for(self.order.images))
             seen = self._rehearse(recipe, SHORT)
-            plan = plan_of(recipe, self.order.images, self.order)
+            plan = self._plan_of(recipe, self.order.images)
             return Planned(recipe, plan, self._forecast(plan, seen))
         recipe, seen = self._choose()
         return self._fit(recipe, seen)
@@ -153,7 +154,7 @@ class Planner:
         return recipe, seen
 
     def _rehearse(self, recipe: Recipe, seconds: float) -> Rehearsal:
-        plan = plan_of(recipe, recipe.batch, self.order)
+        plan = self._plan_of(recipe, recipe.batch)
         task = self.task(recipe, plan)
         self._check_memory(task, plan)
         batches = PictureBatches(self.data, self.order.seed, flip=recipe.flip)
@@ -178,6 +179,14 @@ class Planner:
             f" or --batch {fits}"
         )
 
+    @cached_property
+    def _precision(self) -> str:
+        """The precision of the order. The quicker one is settled now: a training that goes on must not change it."""
+        return str(pick_precision(self.order.precision, self.device)).removeprefix("torch.")
+
+    def _plan_of(self, recipe: Recipe, images: int, grids: int = GRIDS) -> TrainPlan:
+        return replace(plan_of(recipe, images, self.order, grids), precision=self._precision)
+
     def _left(self) -> float:
         """Seconds of the budget that are left, less a little for what cannot be foreseen."""
         minutes = self.order.minutes or DEFAULT_MINUTES
@@ -201,7 +210,7 @@ class Planner:
                 f"{minutes:g} minutes are too few: reading the pictures and trying a step took {spent:.0f} s already;"
                 " give more, or --images"
             )
-        plan = plan_of(recipe, self._images(recipe, seen), self.order, self._grids(seen))
+        plan = self._plan_of(recipe, self._images(recipe, seen), self._grids(seen))
         return Planned(recipe, plan, self._forecast(plan, seen))
 
     def _forecast(self, plan: TrainPlan, seen: Rehearsal) -> Forecast:

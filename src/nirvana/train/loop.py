@@ -19,7 +19,7 @@ from nirvana.errors import Refused
 from nirvana.files import Json, explained, replace_chunks
 from nirvana.train import checkpoint as store
 from nirvana.train.clock import Clock
-from nirvana.train.device import pick_precision, seeded
+from nirvana.train.device import DTYPES, pick_precision, seeded
 from nirvana.train.ema import Average, PowerEMA
 from nirvana.train.events import (
     Event,
@@ -106,7 +106,9 @@ class _Training(Generic[B]):
         self.task, self.batches, self.run, self.plan, self.hooks = task, batches, run, run.plan, hooks
         self.optimizers = [PhaseOptimizer(phase, self.plan) for phase in task.phases]
         self.device = next(iter(task.phases[0].parameters.values())).device
-        self.dtype = pick_precision(self.plan.precision, self.device)
+        # A plan that names its precision keeps it where that is only emulated: the results are the same.
+        auto = self.plan.precision == "auto"
+        self.dtype = pick_precision("auto", self.device) if auto else DTYPES[self.plan.precision]
         averaged = task.ema_parameters()
         unknown = sorted(set(averaged) - set(task.state_dict()))
         if unknown:

@@ -35,7 +35,7 @@ class TrainPlan:
     checkpoint_every, sample_every   images; None: only at the end
     keep        scheduled checkpoints that stay on the disk
     read_every  steps between two looks at the loss (a look waits for the device)
-    precision   "float32", "bfloat16" or "auto": bfloat16 where the hardware computes it
+    precision   "float32", "bfloat16" or "auto": the quicker one where it runs (`nirvana train` decides it once)
     compile     whether `torch.compile` makes kernels of the network; worth its minutes on a GPU only
 
     Raises Refused for values that make no sense.

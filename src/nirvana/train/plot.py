@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 _WIDTH, _HEIGHT = 640.0, 260.0
@@ -14,12 +14,16 @@ _MOST_POINTS = 400
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot; `style` is a class of the page's style sheet (a, b, faint)."""
+    """A line of a plot; `style` is a class of the page's style sheet (a, b, faint).
+
+    whiskers: low and high of every point, for lines with at most `_MOST_POINTS` points.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: str
     dots: bool = False
+    whiskers: Sequence[tuple[float, float]] = ()
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
@@ -76,9 +80,10 @@ def plot(lines: Sequence[Line], x_name: str, *, logarithmic: bool | None = None)
 
     `logarithmic` of None decides by the data: a logarithmic y axis where all are positive and span a factor of 10.
     """
-    lines = [Line(line.name, thinned(line.points), line.style, line.dots) for line in lines if line.points]
+    lines = [replace(line, points=thinned(line.points)) for line in lines if line.points]
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
+    ys += [end for line in lines for ends in line.whiskers for end in ends]
     if not xs:
         return ""
     if logarithmic is None:
@@ -99,6 +104,10 @@ def plot(lines: Sequence[Line], x_name: str, *, logarithmic: bool | None = None)
         drawn = [(across.at(x), up.at(y)) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(f'<polyline class="{line.style}" points="{path}"/>')
+        parts += [
+            f'<line class="{line.style}" x1="{x:.1f}" x2="{x:.1f}" y1="{up.at(low):.1f}" y2="{up.at(high):.1f}"/>'
+            for (x, _), (low, high) in zip(drawn, line.whiskers, strict=bool(line.whiskers))
+        ]
         if line.dots or len(drawn) == 1:
             parts += [
                 f'<circle class="{line.style}" cx="{x:.1f}" cy="{y:.1f}" r="3">'

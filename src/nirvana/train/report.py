@@ -61,7 +61,7 @@ class Report:
         command = escape(str(run.info.get("command", "")))
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>{refresh}'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
             f"<body><main><h1>{name}</h1><p class=command><code>{command}</code></p>"
             f"{''.join(sections)}</main><script>{_SCRIPT}</script></body></html>\n"
         )
@@ -124,13 +124,13 @@ def _curves(metrics: Sequence[Mapping[str, Json]]) -> list[str]:
         title = "" if len(phases) == 1 else f" ({phase})"
         loss = _values(metrics, "loss", phase)
         lines = [Line("each line of the metrics", loss, "faint"), Line("smoothed", smoothed(loss), "a")]
-        charts.append(_chart(f"Loss{title}", plot(lines, "images")))
+        charts.append(chart(f"Loss{title}", plot(lines, "images")))
         charts.append(_levels(metrics, phase, title))
-        charts.append(_chart(f"Rate{title}", plot([Line("rate", _values(metrics, "rate", phase), "a")], "images")))
+        charts.append(chart(f"Rate{title}", plot([Line("rate", _values(metrics, "rate", phase), "a")], "images")))
         norm = _values(metrics, "norm", phase)
-        charts.append(_chart(f"Norm of the gradients{title}", plot([Line("norm", smoothed(norm), "b")], "images")))
+        charts.append(chart(f"Norm of the gradients{title}", plot([Line("norm", smoothed(norm), "b")], "images")))
     speed = [(float(cast("int", line["images"])), cast("float", line["images_per_second"])) for line in metrics]
-    charts.append(_chart("Images per second", plot([Line("speed", speed, "b")], "images", logarithmic=False)))
+    charts.append(chart("Images per second", plot([Line("speed", speed, "b")], "images", logarithmic=False)))
     return ["<div class=charts>", *charts, "</div>"]
 
 
@@ -139,7 +139,7 @@ def _levels(metrics: Sequence[Mapping[str, Json]], phase: str, title: str) -> st
     early, late = _by_level(metrics[:quarter], phase), _by_level(metrics[-quarter:], phase)
     lines = [Line("first quarter", early, "faint", dots=True), Line("last quarter", late, "a", dots=True)]
     note = "grey: the first quarter so far, coloured: the last; for diffusion the level is lam = log(alpha/sigma)"
-    return _chart(f"Loss by level{title}", plot(lines, "level (noise is left, data right)"), note)
+    return chart(f"Loss by level{title}", plot(lines, "level (noise is left, data right)"), note)
 
 
 def _by_level(metrics: Iterable[Mapping[str, Json]], phase: str) -> list[tuple[float, float]]:
@@ -152,7 +152,8 @@ def _by_level(metrics: Iterable[Mapping[str, Json]], phase: str) -> list[tuple[f
     return [(key + 0.5, sums[key][1] / sums[key][0]) for key in sorted(sums)]
 
 
-def _chart(title: str, svg: str, note: str = "") -> str:
+def chart(title: str, svg: str, note: str = "") -> str:
+    """A section with a plot; an empty string where there is no plot."""
     caption = f"<p class=note>{escape(note)}</p>" if note else ""
     return f"<section><h2>{escape(title)}</h2>{svg}{caption}</section>" if svg else ""
 
@@ -180,7 +181,7 @@ def _text(value: Json) -> str:
     return escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--page:#f6f5f2;--card:#fff;--ink:#23211c;--soft:#77736a;--rule:#e4e1d9;
 --a:#2a6fdb;--b:#c2571a}
 @media(prefers-color-scheme:dark){:root{--page:#16171a;--card:#1f2126;--ink:#e8e6e1;--soft:#96938c;--rule:#33363d;
@@ -198,7 +199,7 @@ img[hidden]{display:none}label{display:flex;gap:14px;align-items:center;margin-t
 output,.note{color:var(--soft);font-size:13px;font-variant-numeric:tabular-nums}.note{margin:6px 0 0}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font:11px system-ui,sans-serif}
 .rule{stroke:var(--rule)}polyline{fill:none;stroke-width:2;stroke-linejoin:round}polyline.a{stroke:var(--a)}
-polyline.b{stroke:var(--b)}polyline.faint{stroke:var(--soft);opacity:.45;stroke-width:1.2}circle.a{fill:var(--a)}
+polyline.b{stroke:var(--b)}line.a{stroke:var(--a)}line.b{stroke:var(--b)}polyline.faint,line.faint{stroke:var(--soft);opacity:.45;stroke-width:1.2}circle.a{fill:var(--a)}
 circle.b{fill:var(--b)}circle.faint{fill:var(--soft);opacity:.5}summary{cursor:pointer}summary h2{display:inline}
 table{border-collapse:collapse;width:100%;margin-top:10px;font-size:13px}th{text-align:left;color:var(--soft);font-weight:500}
 th,td{padding:5px 14px 5px 0;border-top:1px solid var(--rule);vertical-align:top;overflow-wrap:anywhere}

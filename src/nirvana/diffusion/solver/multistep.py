@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Coefficient, Level, between, left_align
+from nirvana.diffusion.level import Coefficient, Level, between, mixed
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.solver.coordinate import Coordinate, corrections
 from nirvana.diffusion.solver.protocol import Denoise, Step
@@ -18,7 +18,7 @@ def combined(x: Tensor, terms: Iterable[tuple[Coefficient, Tensor]]) -> Tensor:
     """x + sum of c*f; a number 0 costs nothing."""
     for c, f in terms:
         if not isinstance(c, float) or c:
-            x = x + left_align(c, x) * f
+            x = mixed(1.0, x, c, f)
     return x
 
 
@@ -110,9 +110,9 @@ class Multistep:
             x = combined(state.first, zip(d, values, strict=True))
         levels, values = levels[-self.points :], values[-self.points :]
         c_x, c_0, s, *d = between(_Way(self.coordinate, again=False), *levels, nxt)
-        first = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
+        first = mixed(c_x, x, c_0, prediction.x0)
         if not self.deterministic and not nxt.is_clean:
-            first = first + left_align(s, x) * noise.path(now, nxt).to(x)
+            first = mixed(1.0, first, s, noise.path(now, nxt).to(x))
         step = Step(now, nxt, combined(first, zip(d, values, strict=True)), prediction)
         if self.corrects:
             return step, History(levels, values, first)

@@ -35,10 +35,9 @@ class Named:
     make: Make
     parameters: Mapping[str, float]
 
-    @property
-    def __call__(self) -> Make:
-        """`make`."""
-        return self.make
+    def __call__(self, **values: float) -> Solver[Any]:
+        """`make(**values)`."""
+        return self.make(**values)
 
 
 def ddim(eta: float = 0.0) -> Multistep:

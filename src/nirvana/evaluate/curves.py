@@ -1,0 +1,115 @@
+"""Quality against the number of network calls, for several solvers, and against guidance."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nirvana.diffusion.solver import SOLVERS
+from nirvana.errors import Refused
+from nirvana.evaluate.kernel import kernel_distance
+from nirvana.evaluate.reference import Reference
+from nirvana.evaluate.samples import Goal, draw
+from nirvana.evaluate.space import FeatureSpace
+from nirvana.evaluate.statistics import Interval
+from nirvana.files import Json
+from nirvana.generate.model import Model
+from nirvana.generate.request import SampleRequest
+
+SAMPLES, REFERENCES = 500, 2_000
+STEPS = (4, 8, 16, 32)
+GUIDANCE = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+_MOST_SOLVERS = 4
+
+
+Progress = Callable[[str, int, int], None]
+"""(what is going on, done, in all)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
+    del what, done, total
+
+
+@dataclass(frozen=True)
+class Point:
+    """KID x 1000 of `SAMPLES` pictures at `x`."""
+
+    x: float
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """against: "network calls" or "guidance"; name: of the line; of: the score."""
+
+    against: str
+    name: str
+    of: str
+    points: Sequence[Point]
+
+    def to_json(self) -> dict[str, Json]:
+        """All of it."""
+        points: list[Json] = [{"x": p.x, "value": p.value, "interval": list(p.interval)} for p in self.points]
+        return {"against": self.against, "name": self.name, "of": self.of, "points": points}
+
+
+def curves(
+    model: Model,
+    base: SampleRequest,
+    space: FeatureSpace,
+    reference: Reference,
+    root: Path,
+    progress: Progress = silent,
+) -> list[Curve]:
+    """A line for every solver the model can use (at most four), and one over guidance where there is any.
+
+    KID serves, because it has no bias at few samples. All points share their seeds. Samples are kept in `root`.
+    """
+    series = [*_by_solver(model, base), *_by_guidance(base)]
+    real = reference.features[:REFERENCES]
+    total, done, result = sum(len(requests) for *_, requests in series), 0, list[Curve]()
+    for against, name, requests in series:
+        points: list[Point] = []
+        for x, request in requests:
+            progress("curves", done, total)
+            drawn = draw(model, request, Goal(SAMPLES), root)
+            found = kernel_distance(np.concatenate([space(part) for part in drawn.chunks()]), real)
+            low, high = found.interval
+            points.append(Point(x, 1000 * found.value, Interval(1000 * low, 1000 * high)))
+            done += 1
+        result.append(Curve(against, name, f"KID-{space.name} x 1000", points))
+    return result
+
+
+Series = tuple[str, str, list[tuple[float, SampleRequest]]]
+
+
+def _by_solver(model: Model, base: SampleRequest) -> Iterator[Series]:
+    names = [base.solver, *(name for name in SOLVERS if name != base.solver)]
+    shown = 0
+    for name in names:
+        requests = [dataclasses.replace(base, solver=name, steps=steps) for steps in STEPS]
+        with contextlib.suppress(Refused):  # a solver that this model cannot use has no line
+            for request in requests:
+                model.check(request)
+            yield "network calls", name, [(_calls(model, request), request) for request in requests]
+            shown += 1
+        if shown == _MOST_SOLVERS:
+            return
+
+
+def _calls(model: Model, request: SampleRequest) -> float:
+    calls = SOLVERS[request.solver]().calls(model.sampler(request.weights).levels(request))
+    return float(request.steps if calls is None else calls)
+
+
+def _by_guidance(base: SampleRequest) -> Iterator[Series]:
+    if base.labels:
+        yield "guidance", base.solver, [(w, dataclasses.replace(base, guidance=w)) for w in GUIDANCE]

@@ -1,0 +1,207 @@
+"""Evaluating a run, from its folder to its scores. `nirvana evaluate` is this."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from PIL import Image
+
+from nirvana.data import Dataset, open_data
+from nirvana.data.builtin import BUILTINS
+from nirvana.errors import Refused
+from nirvana.evaluate.curves import Curve, Progress, curves, silent
+from nirvana.evaluate.measures import MEASURES
+from nirvana.evaluate.reference import Reference, reference_of
+from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, turns
+from nirvana.evaluate.scores import FOLDER, Evaluation, Findings
+from nirvana.evaluate.space import DEFAULT_SPACE, FeatureSpace, open_space
+from nirvana.evaluate.subject import Measure, subject_of
+from nirvana.files import Json
+from nirvana.generate.model import Model
+from nirvana.generate.request import SampleRequest
+from nirvana.modality import grid
+from nirvana.train.run import now
+
+DEFAULT_MINUTES = 5.0
+_ROOM = 1.5
+"""So many samples a feature at least, that leaving out two blocks of ten leaves more samples than features."""
+
+_LEAST_REAL = 12
+"""So many real pictures at least, that each half has more than the neighbours that are looked at."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation as it was asked for. What is None is chosen. Raises Refused for values out of range.
+
+    against: a source of real pictures (the training data); n or minutes; the rest as for `nirvana generate`.
+    """
+
+    against: str | None = None
+    n: int | None = None
+    minutes: float | None = None
+    curves: bool = False
+    guidance: float | None = None
+    steps: int | None = None
+    solver: str | None = None
+    seed: int = 0
+    space: str = DEFAULT_SPACE
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.minutes is not None:
+            raise Refused("both -n and --minutes were given; give one of them")
+        if self.n is not None and self.n < 2:
+            raise Refused(f"-n must be at least 2, got {self.n}; leave it out to draw what fits the time")
+        if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise Refused(f"--minutes must be more than 0, got {self.minutes:g}")
+
+    def goal(self, space: FeatureSpace) -> Goal:
+        """How many samples. Refused where they are no more than the features, which have no covariance then."""
+        if self.n is not None and self.n <= space.width:
+            raise Refused(
+                f"-n {self.n} samples are fewer than needed: {space.name} has {space.width} features; give -n"
+                f" {math.ceil(_ROOM * space.width)} or more, or leave it out"
+            )
+        minutes = DEFAULT_MINUTES if self.minutes is None else self.minutes
+        least = max(LEAST, math.ceil(_ROOM * space.width))
+        return Goal(self.n, 60 * minutes, least, max(MOST, least))
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """An evaluation, the pictures that its report shows, and the curves where they were asked for."""
+
+    evaluation: Evaluation
+    pictures: Mapping[str, Image.Image]
+    curves: Sequence[Curve]
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """real: what the samples should be like. train, unseen: None where they are not known. notes: what to say of it."""
+
+    real: Dataset
+    train: Dataset | None
+    unseen: Dataset | None
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    model: Model,
+    plan: Plan,
+    *,
+    measures: Sequence[Measure] = MEASURES,
+    space: FeatureSpace | None = None,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Draw samples, take their features, and put every measure to them.
+
+    space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
+    the data in the user's cache. Refused for whatever the user can mend.
+    """
+    space = open_space(plan.space, model.device) if space is None else space
+    goal = plan.goal(space)
+    data = _data(model, plan.against)
+    for note in (*data.notes, *data.real.notices):
+        say(note)
+    reference = reference_of(space, data.real, lambda a, b: progress("measuring the data", a, b), say=say)
+    root = model.run.path / FOLDER / "samples"
+    request = _request(model, plan, data.real)
+    drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b))
+    subject = subject_of(
+        space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b)
+    )
+    found: list[Findings] = []
+    for done, measure in enumerate(measures):
+        progress("comparing", done, len(measures))
+        found.append(measure(subject))
+    lines = curves(model, drawn.request, space, reference, root, progress) if plan.curves else []
+    details = {name: value for findings in found for name, value in findings.details.items()}
+    if lines:
+        details["curves"] = [line.to_json() for line in lines]
+    return Outcome(
+        Evaluation(
+            about=_about(model, space, data, reference, drawn.request),
+            scores=[score for findings in found for score in findings.scores],
+            details=details,
+            notes=(*data.notes, *(note for findings in found for note in findings.notes)),
+        ),
+        {"Samples": _shown(subject.pictures, drawn.request), **{k: v for f in found for k, v in f.pictures.items()}},
+        lines,
+    )
+
+
+def _shown(pictures: np.ndarray, request: SampleRequest) -> Image.Image:
+    columns = len(request.labels) if 1 < len(request.labels) <= 16 else 10
+    labels = list(request.labels) if columns == len(request.labels) else None
+    return grid(pictures[: 6 * columns], columns, column_labels=labels)
+
+
+def _request(model: Model, plan: Plan, real: Dataset) -> SampleRequest:
+    """What the run recommends, its classes as often as the data have them."""
+    request = model.request(steps=plan.steps, solver=plan.solver, guidance=plan.guidance, seed=plan.seed)
+    if request.labels and set(request.labels) == set(real.names):
+        request = dataclasses.replace(request, labels=turns(real.names, real.manifest.counts))
+    return request
+
+
+def _data(model: Model, against: str | None) -> Data:
+    """The training data, what the samples are held against, and pictures that were not trained on.
+
+    Refused where neither the training data nor --against can be read.
+    """
+    manifest = model.run.data
+    source, side = str(manifest.get("source")), model.parts.shape[1]
+    notes: list[str] = []
+    try:
+        train = open_data(source, size=side)
+    except Refused as error:
+        if against is None:
+            raise Refused(f"the training data are not there ({error}); name real pictures with --against") from None
+        train = None
+        notes.append(f"the training data are not there ({error}): no look for copies")
+    if train is not None and manifest.get("pixels") not in (None, train.manifest.pixels):
+        notes.append(f"{source} has changed since the training")
+    other = None if against is None else open_data(against, size=side)
+    if other is not None and train is not None and other.manifest.pixels == train.manifest.pixels:
+        other = None
+    real = other if other is not None else cast("Dataset", train)
+    if len(real) < _LEAST_REAL:
+        raise Refused(
+            f"{real.manifest.source}: {len(real)} pictures are too few to compare with; name at least {_LEAST_REAL}"
+            " with --against"
+        )
+    held_out = other if other is not None else _held_out(source, side)
+    return Data(real, train, held_out, tuple(notes))
+
+
+def _held_out(source: str, side: int) -> Dataset | None:
+    """The test part of a built-in; None for what has none."""
+    name, _, part = source.partition(":")
+    test = f"{part}-test" if part else "test"
+    return open_data(f"{name}:{test}", size=side) if test in BUILTINS.get(name, ()) else None
+
+
+def _about(
+    model: Model, space: FeatureSpace, data: Data, reference: Reference, request: SampleRequest
+) -> dict[str, Json]:
+    made = model.origin(request)
+    return {
+        "run": str(model.run.path.resolve()),
+        "at": now(),
+        "sha256": made.sha256,
+        "trained_images": made.images,
+        "request": request.to_json(),
+        "space": space.name,
+        "against": data.real.manifest.source,
+        "data": data.real.manifest.pixels,
+        "pictures": len(data.real),
+        "measured": reference.moments.count,
+        "unseen": None if data.unseen is None else data.unseen.manifest.source,
+    }
