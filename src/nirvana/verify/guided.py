@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from nirvana.diffusion import CFG, Guided, Interval, Level, MixtureDenoiser, Rule
+from nirvana.diffusion.guidance import CFGpp
+from nirvana.diffusion.solver import SOLVERS
 from nirvana.verify.finding import Finding
 from nirvana.verify.problems import mixture
-from nirvana.verify.walks import Counted
+from nirvana.verify.walks import Counted, Silence, ended
 
 LAMS = (-3.0, -0.7, 0.0, 1.1, 3.0)
 
@@ -58,6 +61,19 @@ def interval_skips(low: float, high: float) -> Finding:
         elif torch.equal(x0, strong.denoiser(x, level, {}).x0) == inside:
             faults.append(f"ratio {ratio:g}: {'not guided inside' if inside else 'guided outside'}")
     return _found("guidance interval", f"[{low:g}, {high:g}]", faults, "calls what it says, and no more", total)
+
+
+def plus_plus(w: float) -> Finding:
+    """A first-order step under CFG++ is alpha_nxt*(weak + w*(strong - weak)) + sigma_nxt*eps_weak, the paper's."""
+    (strong, weak), x, worst = _branches(), _x(), 0.0
+    for now, nxt in pairwise([Level.from_lam(lam).scaled(1 + lam**2) for lam in LAMS]):
+        x0s = [branch.denoiser(x, now, {}).x0 for branch in (strong, weak)]
+        eps_weak = (x - now.alpha * x0s[1]) / now.sigma
+        true = nxt.alpha * (x0s[1] + w * (x0s[0] - x0s[1])) + nxt.sigma * eps_weak
+        found = ended(SOLVERS["ddim"](), Guided((strong, weak), CFGpp(w)), x, [now, nxt], Silence())
+        worst = max(worst, float((found - true).abs().max() / true.abs().max()))
+    detail = f"largest difference {worst:.1e} of a step, limit 1e-12"
+    return Finding("guidance closed form", f"cfg++ w = {w:g}", "mixture", worst <= 1e-12, detail, 1e-12, worst)
 
 
 def _mixtures() -> tuple[MixtureDenoiser, MixtureDenoiser]:

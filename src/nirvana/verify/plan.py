@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 import torch
 
-from nirvana.diffusion import CFG, GRIDS, PARAMETERIZATIONS, Tabulated
+from nirvana.diffusion import GRIDS, PARAMETERIZATIONS, Tabulated
+from nirvana.diffusion.guidance import RULES
 from nirvana.errors import unknown
 from nirvana.verify import distribution, endpoints, guided, moments, oracle, order
 from nirvana.verify.finding import Finding
@@ -110,9 +111,13 @@ def _ground(job: Job) -> Iterator[Finding]:
 
 def _guidance(job: Job) -> Iterator[Finding]:
     del job
-    yield guided.one_is_strong("cfg", CFG(1.0))
+    for name, rule in RULES.items():
+        if name not in ("cfg++", "threshold"):  # w = 1 is another guidance there, and here x0 is bounded at any w
+            yield guided.one_is_strong(name, rule(1.0))
     for w in (0.0, 0.4, 2.5):
         yield guided.closed_form(w)
+    for w in (0.0, 0.6, 1.0):
+        yield guided.plus_plus(w)
     yield guided.interval_skips(0.3, 4.0)
 
 
