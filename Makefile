@@ -18,12 +18,13 @@ ifneq ($(shell cat $(PEERS_READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(PEERS_READY)
 endif
 
-.PHONY: help setup demo test check format mutation bench bench-quality lock clean
+.PHONY: help setup demo test verify check format mutation bench bench-quality lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    from noise to pictures: set up, train a small model on real pictures, sample it"
 	@echo "make test    set up and run the tests (TESTS=tests/diffusion for a part)"
+	@echo "make verify  prove every solver on every schedule, and write docs/verification.md (a quarter of an hour)"
 	@echo "make check   formatting, lint, types, direction of imports"
 	@echo "make format  format the code and mend what the linter can"
 	@echo "make bench   measure speed beside the peers, who get an environment of their own (about 20 minutes)"
@@ -45,6 +46,9 @@ demo: $(READY)
 # One thread a worker: two workers with two threads each would fight over two cores.
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+verify: $(READY)
+	@$(BIN)/nirvana verify --out docs
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }

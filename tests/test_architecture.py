@@ -32,8 +32,9 @@ ALLOWED: dict[str, set[str]] = {
     "train": _PARTS,
     "generate": _PARTS | {"train", "engine"},
     "evaluate": _WORK,
+    "verify": {"diffusion", "errors", "files"},
     "recipes": _WORK | {"evaluate"},
-    "cli": _WORK | {"evaluate", "recipes"},
+    "cli": _WORK | {"evaluate", "recipes", "verify"},
     "__init__": {"generate"},
     "__main__": {"cli"},
 }

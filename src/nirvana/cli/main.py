@@ -13,7 +13,7 @@ from types import FrameType
 
 from nirvana import __version__
 from nirvana.cli.console import Console
-from nirvana.errors import Refused, nearest
+from nirvana.errors import Failed, Refused, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("nirvana.cli.demo", "from noise to pictures in a few minutes: train, draw, measure"),
@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "likelihood": ("nirvana.cli.likelihood", "say how probable a model holds pictures to be, in bits per dimension"),
     "profile": ("nirvana.cli.profile", "say where the time of a training and a sampling step goes"),
     "export": ("nirvana.cli.export", "write the network for a faster engine"),
+    "verify": ("nirvana.cli.verify", "prove solvers, ours and yours, against exact answers"),
 }
 """name -> (module with a function of that name, one line). Nothing of it is imported to print the help."""
 
@@ -43,7 +44,7 @@ examples:
   nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
 """
 
-DONE, BUG, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BUG, REFUSED, INTERRUPTED = 0, 1, 1, 2, 130
 
 _MENDABLE = {
     errno.ENOSPC: "no space left on the disk; free some and run the command again",
@@ -72,7 +73,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 done, 2 refused (the user can mend it), 130 interrupted, 1 a bug of ours."""
+    """Run a command; exit code 0 done, 2 refused (the user can mend it), 130 interrupted, 1 a failed proof or a bug."""
     args = list(sys.argv[1:] if argv is None else argv)
     console = Console(*(name in args for name in GLOBAL))
     args = [arg for arg in args if arg not in GLOBAL]
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(args, console)
     except Refused as error:
         return _failed(console, str(error), REFUSED)
+    except Failed as error:
+        return _failed(console, str(error), FAILED)
     except KeyboardInterrupt as error:
         return _failed(console, str(error) or "interrupted", INTERRUPTED)
     except BrokenPipeError:

@@ -46,7 +46,7 @@ class Swift:
     mixture: MixtureDenoiser
 
     def __call__(self, x: Float[Tensor, "b d"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
-        """E[x0 | x] = sum_k r_k ((1 - alpha g_k) mean_k + g_k x), g_k = alpha variance_k/(alpha^2 variance_k + sigma^2)."""
+        """E[x0 | x] = sum_k r_k ((1 - alpha g_k) mean_k + g_k x), g_k as in `MixtureDenoiser`."""
         del cond, nxt
         m, alpha = self.mixture, float(level.alpha)
         total = alpha**2 * m.variances + float(level.sigma) ** 2
@@ -55,7 +55,9 @@ class Swift:
         bias = bias - alpha**2 * m.means.square().sum(1) / (2 * total)
         logits = x @ (alpha * m.means / total[:, None]).T + bias - x.square().sum(1, keepdim=True) / (2 * total)
         r = torch.softmax(logits, 1)
-        return Prediction(r @ ((1 - alpha * gain)[:, None] * m.means) + (r @ gain)[:, None] * x, torch.full_like(x, 0.5))
+        return Prediction(
+            r @ ((1 - alpha * gain)[:, None] * m.means) + (r @ gain)[:, None] * x, torch.full_like(x, 0.5)
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def calibration(seeds: int) -> Finding:
 
 
 def steps_needed(solver: AnySolver, schedule: str) -> int:
-    """So many steps that the covariance of a Gaussian, worked out exactly, is right to BIAS; by its order from 64 on."""
+    """So many steps that a Gaussian's covariance, worked out exactly, is right to BIAS; from 64 on by its order."""
     along, problem = SCHEDULES[schedule](), gaussian(2)
     error = math.inf
     for n in (16, 32, 64):

@@ -62,7 +62,7 @@ def endpoints(
     """From the schedule's noise to sigma = 0 on nearly singular data, for each number of steps.
 
     The steps are those of the levels, no x is NaN or runs away, the network is called exactly `calls(levels)` times and
-    never at a clean level; an item is the same alone and in a batch, dtype and any shape stay, the start is not changed.
+    never at a clean level; an item is the same alone and in a batch, dtype and any shape stay, the start is kept.
     """
     faults, shown = list[str](), None
     for n in counts:
@@ -77,9 +77,7 @@ def endpoints(
     return Finding("endpoints", name, schedule, not faults, detail, calls=shown)
 
 
-def _walk_faults(
-    solver: AnySolver, levels: Sequence[Level], steps: Sequence[Step], denoiser: Counted
-) -> Iterator[str]:
+def _walk_faults(solver: AnySolver, levels: Sequence[Level], steps: Sequence[Step], denoiser: Counted) -> Iterator[str]:
     if [(id(step.now), id(step.nxt)) for step in steps] != [(id(now), id(nxt)) for now, nxt in pairwise(levels)]:
         yield "the steps it reports do not go from each level to the next"
     if not all(bool(step.x.isfinite().all()) for step in steps):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion import Denoiser, Level, Noise
+from nirvana.diffusion import Denoiser, Level
 from nirvana.diffusion.noise import Key
 from nirvana.verify.problems import F64
 from nirvana.verify.walks import AnySolver, Broken, ended
@@ -94,7 +94,7 @@ class Impulses:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x at the end = constant + x_start @ of_x + sum_v z_v @ of_noise[v], z_v unit normals. Shapes (D,), (D, D), (V, D, D)."""
+    """x at the end = constant + x_start @ of_x + sum_v z_v @ of_noise[v], z_v unit normals."""
 
     constant: Float[Tensor, "D"]
     of_x: Float[Tensor, "D D"]
@@ -120,7 +120,9 @@ def affine(solver: AnySolver, denoiser: Denoiser, dimensions: int, levels: Seque
     variables, eye = noise.variables, torch.eye(dimensions, dtype=F64)
     generator = torch.Generator().manual_seed(9)
     check_x, check_z = (torch.randn(n, dimensions, generator=generator, dtype=F64) for n in (1, variables))
-    x = torch.cat([torch.zeros(1, dimensions, dtype=F64), eye, torch.zeros(variables * dimensions, dimensions), check_x])
+    x = torch.cat(
+        [torch.zeros(1, dimensions, dtype=F64), eye, torch.zeros(variables * dimensions, dimensions), check_x]
+    )
     impulses = torch.einsum("uv,ij->uivj", torch.eye(variables, dtype=F64), eye)
     noise.values = torch.cat(
         [torch.zeros(1 + dimensions, variables, dimensions, dtype=F64), impulses.flatten(0, 1), check_z[None]]

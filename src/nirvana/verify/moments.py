@@ -21,7 +21,7 @@ FIRST = 8
 
 
 def moments(solver: AnySolver, name: str, schedule: str, spacing: str, last: int) -> Finding:
-    """As `trajectory` walks, mean and covariance at the last level converge to the marginal: at least `started_order`."""
+    """As `trajectory` walks, mean and covariance converge to those of the last level: at least `started_order`."""
     slopes, _, calls = _slopes(solver, lambda n: interior(SCHEDULES[schedule](), spacing, n), last)
     worst, declared = min(slopes, key=lambda which: _value(slopes[which])), solver.started_order
     passed = all(slope.at_least(declared) for slope in slopes.values())

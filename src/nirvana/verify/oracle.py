@@ -120,7 +120,9 @@ class _Exact(nn.Module):
         del cond
         self.calls += 1
         level = Level.from_angle(noise[0] * (math.pi / 2000))
-        level = level.scaled({"unit": 1.0, "ratio": 1 / level.alpha, "sum": 1 / (level.alpha + level.sigma)}[self.native])
+        level = level.scaled(
+            {"unit": 1.0, "ratio": 1 / level.alpha, "sum": 1 / (level.alpha + level.sigma)}[self.native]
+        )
         x0 = self.oracle(x, level, {}).x0
         p, q = self.of(level)
         return p * x0 + q * (x - level.alpha * x0) / level.sigma
@@ -147,7 +149,9 @@ def network(name: str) -> Finding:
     levels, x = uniform(RectifiedFlow(), 9), torch.linspace(-2, 2, 2 * D, dtype=F64).reshape(2, D)
     for native in ("unit", "ratio", "sum"):
         net = _Exact(oracle, PARAMETERIZATIONS[name], native)
-        denoiser = Preconditioned(net, PARAMETERIZATIONS[name], native=native, c_in="none", c_noise=NOISE_CODES["angle"])
+        denoiser = Preconditioned(
+            net, PARAMETERIZATIONS[name], native=native, c_in="none", c_noise=NOISE_CODES["angle"]
+        )
         if name in NO_X0_AT_NOISE or native == "ratio":
             faults += _not_refused(denoiser, net, x, levels)
             found, expected = (_end(d, x, levels[1:]) for d in (denoiser, oracle))
@@ -211,9 +215,7 @@ def reference(name: str) -> Finding:
     return _within("reference", name, "trajectories", worst, 1e-11)
 
 
-def _within(
-    proof: str, subject: str, setting: str, worst: float, limit: float, faults: Sequence[str] = ()
-) -> Finding:
+def _within(proof: str, subject: str, setting: str, worst: float, limit: float, faults: Sequence[str] = ()) -> Finding:
     passed = worst <= limit and not faults
     detail = faults[0] if faults else f"largest difference {worst:.1e}, limit {limit:.0e}"
     return Finding(proof, subject, setting, passed, detail, limit, worst)

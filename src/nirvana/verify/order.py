@@ -12,7 +12,7 @@ from nirvana.verify.finding import Finding
 from nirvana.verify.problems import WithVariance
 from nirvana.verify.settings import RAMP, SCHEDULES, interior, ramp
 from nirvana.verify.slope import SLACK, measured
-from nirvana.verify.walks import AnySolver, Counted, Silence, primed, ended
+from nirvana.verify.walks import AnySolver, Counted, Silence, ended, primed
 
 PROBLEM = "mixture"
 FIRST = 16
@@ -79,9 +79,7 @@ def _end(solver: AnySolver, denoiser: Counted, x: Tensor, levels: list[Level]) -
     return ended(solver, denoiser, x, levels, Silence())
 
 
-def _finding(
-    proof: str, name: str, schedule: str, spacing: str, declared: int, attempt: Attempt, last: int
-) -> Finding:
+def _finding(proof: str, name: str, schedule: str, spacing: str, declared: int, attempt: Attempt, last: int) -> Finding:
     along, calls = SCHEDULES[schedule](), 0
 
     def error(n: int) -> float:

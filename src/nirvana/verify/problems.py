@@ -1,4 +1,4 @@
-"""The standard problems: distributions of which denoiser, density, draws and (for a Gaussian) trajectories are known."""
+"""The standard problems: distributions of which denoiser, density, draws and, for a Gaussian, all else is known."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class GaussianProblem(Problem):
 
     def moments(self, level: Level) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:
         """Mean and covariance of x at `level`: alpha mean, alpha^2 C + sigma^2 I."""
-        return level.alpha * self.mean, level.alpha**2 * self.cov + level.sigma**2 * torch.eye(len(self.mean), dtype=F64)
+        return level.alpha * self.mean, level.alpha**2 * self.cov + level.sigma**2 * torch.eye(
+            len(self.mean), dtype=F64
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +121,12 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 PROBLEMS: Mapping[str, Callable[[], Problem]] = MappingProxyType(
-    {"gaussian": gaussian, "mixture": mixture, "near-singular": near_singular, "dataset": dataset, "odd-shape": odd_shape}
+    {
+        "gaussian": gaussian,
+        "mixture": mixture,
+        "near-singular": near_singular,
+        "dataset": dataset,
+        "odd-shape": odd_shape,
+    }
 )
 """Name -> the problem."""

@@ -55,7 +55,9 @@ def _made(name: str, found: object) -> object:
     if not isinstance(found, type) and hasattr(found, "step"):
         return found
     if not callable(found):
-        raise Refused(f"'{name}' is no solver: it is a {type(found).__name__}; name a class or a function without arguments")
+        raise Refused(
+            f"'{name}' is no solver: it is a {type(found).__name__}; name a class or a function without arguments"
+        )
     try:
         return cast("Callable[[], Any]", found)()
     except Exception as error:
