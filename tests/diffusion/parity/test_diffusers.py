@@ -12,9 +12,10 @@ from torch import Tensor
 
 from nirvana.diffusion.exact import GaussianDenoiser
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.markov import Chain, linear_betas
+from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.prediction import Prediction, eps_from_x0
 from nirvana.diffusion.sample import trajectory
+from nirvana.diffusion.schedule import linear_betas
 from nirvana.diffusion.solver import (
     Ancestral,
     DataInLam,
