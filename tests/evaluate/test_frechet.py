@@ -66,6 +66,16 @@ def test_blocks_are_consecutive_and_do_not_depend_on_the_chunks(chunk: int) -> N
         np.testing.assert_allclose(block.covariance, np.cov(part.T), rtol=1e-9)
 
 
+@pytest.mark.parametrize("left_out", [(), (2,), (0, 3)])
+def test_distances_without_blocks_are_those_of_the_other_blocks(left_out: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(5)
+    parts = [rng.normal(size=(size, 6)) @ covariance(rng, 6) + 50 + size for size in (9, 8, 9, 8)]
+    reference = Moments.of(rng.normal(size=(20, 6)) + 40)
+    kept = Moments.of(np.concatenate([part for i, part in enumerate(parts) if i not in left_out]))
+    found = module._Parts([Moments.of(part) for part in parts], reference).distance(left_out)
+    assert found == pytest.approx(frechet_distance(kept, reference), rel=1e-10)
+
+
 @pytest.mark.parametrize("shift", [0.5, 0.0])
 def test_the_interval_covers_the_distance_of_infinitely_many_samples(shift: float) -> None:
     rng = np.random.default_rng(3)
@@ -87,7 +97,7 @@ def test_the_interval_covers_the_distance_of_infinitely_many_samples(shift: floa
 
 
 def test_the_extrapolation_is_exact_where_the_excess_is_c_over_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "frechet_distance", lambda a, _: 3 + 7 / a.count)
+    monkeypatch.setattr(module._Parts, "distance", lambda _, left_out: 3 + 7 / (5 * (6 - len(left_out))))
     blocks = [Moments(5, np.zeros(1), np.zeros((1, 1))) for _ in range(6)]
     found = extrapolated(blocks, blocks[0])
     assert (found.plain, found.value) == pytest.approx((3 + 7 / 30, 3))

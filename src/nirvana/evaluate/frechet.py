@@ -81,9 +81,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     if len(a.mean) != len(b.mean):
         raise ValueError(f"features of width {len(a.mean)} and {len(b.mean)}; take both from one feature space")
     product = b.root @ a.covariance @ b.root
-    shared = torch.linalg.eigvalsh(torch.from_numpy((product + product.T) / 2)).clamp(min=0).sqrt().sum()
     apart = a.mean - b.mean
-    return float(apart @ apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared)
+    return float(apart @ apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * _root_trace(product))
 
 
 @dataclass(frozen=True)
@@ -109,25 +108,56 @@ def extrapolated(blocks: Sequence[Moments], reference: Moments) -> Frechet:
     sizes = [block.count for block in blocks]
     if max(sizes) - min(sizes) > 1:
         raise ValueError(f"blocks of {min(sizes)} to {max(sizes)} samples; they must be of equal size")
-    every = range(len(blocks))
-    one = {b: frechet_distance(_total(blocks, {b}), reference) for b in every}
-    two = {pair: frechet_distance(_total(blocks, set(pair)), reference) for pair in combinations(every, 2)}
-    whole = frechet_distance(_total(blocks, set()), reference)
+    parts, every = _Parts(blocks, reference), range(len(blocks))
+    whole = parts.distance(())
+    one = {b: parts.distance((b,)) for b in every}
+    two = {pair: parts.distance(pair) for pair in combinations(every, 2)}
     value = _limit(whole, list(one.values()), len(blocks))
     without = [_limit(one[b], [v for pair, v in two.items() if b in pair], len(blocks) - 1) for b in every]
     return Frechet(whole, value, jackknife(value, without))
 
 
+class _Parts:
+    """Distances of all blocks but some. What a block adds to R S R, to the trace and to the mean is computed once.
+
+    Sums are taken about the mean of all blocks, so that subtracting a block loses no digits.
+    """
+
+    def __init__(self, blocks: Sequence[Moments], reference: Moments) -> None:
+        total = Moments.none(len(reference.mean))
+        for block in blocks:
+            total = total + block
+        self._root = reference.root
+        self._apart = total.mean - reference.mean
+        self._trace = float(np.trace(reference.covariance))
+        self._counts = [block.count for block in blocks]
+        self._sums = [block.count * (block.mean - total.mean) for block in blocks]
+        about = [b.scatter + np.outer(s, s) / b.count for b, s in zip(blocks, self._sums, strict=True)]
+        self._traces = [float(np.trace(second)) for second in about]
+        self._products = [self._root @ second @ self._root for second in about]
+        self._product = np.sum(self._products, axis=0)
+
+    def distance(self, left_out: tuple[int, ...]) -> float:
+        kept = [b for b in range(len(self._counts)) if b not in left_out]
+        n = sum(self._counts[b] for b in kept)
+        mean = np.sum([self._sums[b] for b in kept], axis=0) / n
+        trace = (sum(self._traces[b] for b in kept) - n * mean @ mean) / (n - 1)
+        product, seen = self._product.copy(), self._root @ mean
+        for b in left_out:
+            product -= self._products[b]
+        product -= n * np.outer(seen, seen)
+        product /= n - 1
+        apart = self._apart + mean
+        return float(apart @ apart + trace + self._trace - 2 * _root_trace(product))
+
+
+def _root_trace(product: Float64[np.ndarray, "d d"]) -> float:
+    """tr(product^(1/2)) of a symmetric matrix; what rounding pushed below 0 counts as 0."""
+    return float(torch.linalg.eigvalsh(torch.from_numpy(product)).clamp(min=0).sqrt().sum())
+
+
 def _limit(all_blocks: float, without: Sequence[float], blocks: int) -> float:
     return blocks * all_blocks - (blocks - 1) * sum(without) / len(without)
-
-
-def _total(blocks: Sequence[Moments], left_out: set[int]) -> Moments:
-    total = Moments.none(len(blocks[0].mean))
-    for number, block in enumerate(blocks):
-        if number not in left_out:
-            total = total + block
-    return total
 
 
 def blocks_of(chunks: Iterable[Float[np.ndarray, "m d"]], n: int, width: int, blocks: int = BLOCKS) -> list[Moments]:
