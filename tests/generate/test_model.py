@@ -140,8 +140,9 @@ def test_other_schedules_and_grids_sample(tmp_path: Path, name: str) -> None:
     for grid in ("uniform", "karras", *(["trailing"] if name == "chain" else [])):
         request = model.request(grid=grid, solver="ddpm")
         assert model.gather(request, model.stream(request)).array.shape == (1, 8, 8, 1)
-    with pytest.raises(Refused, match="grid 'trailing' cannot have 21 steps"):
-        model.request(grid="trailing", steps=21)
+    if name == "chain":
+        with pytest.raises(Refused, match="grid 'trailing' cannot have 21 steps"):
+            model.request(grid="trailing", steps=21)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The two-sample tests: uniform where both are alike, small where they are not, and equal to libraries that know them."""
+"""The two-sample tests: uniform where both are alike, small where not, and equal to libraries that know them."""
 
 from __future__ import annotations
 
