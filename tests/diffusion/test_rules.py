@@ -35,7 +35,7 @@ from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import Prediction, eps_from_x0
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.schedule import Cosine, RectifiedFlow
-from nirvana.diffusion.solver import DDIM, Ancestral
+from nirvana.diffusion.solver import DDIM, SOLVERS, Ancestral
 
 F64 = torch.float64
 LEVEL, NXT = Level.of(0.6, 0.8), Level.of(0.8, 0.6)
@@ -196,16 +196,11 @@ def test_cfg_plus_plus_calls_what_it_needs(w: float, levels: str, needs: tuple[b
 
 
 def test_cfg_plus_plus_refuses_other_solvers_and_scales() -> None:
-    class Second(DDIM):
-        @property
-        def order(self) -> int:
-            return 2
-
     model = Fixed(torch.zeros(1, 2))
     noise = SeededNoise([0], (2,))
     inner = Guided((model, model), Rescaled(Interval(CFGpp(0.5), 0.0, 9.0), 0.5))
     for denoiser in (inner, Clipped(inner), WithCond(inner, {}), Guided((inner, model), Composed((1.0,), CFG(1.0)))):
-        for solver in (Second(), Ancestral(), DDIM(0.5)):
+        for solver in (SOLVERS["dpmpp-2m"](), Ancestral(), DDIM(0.5)):
             with pytest.raises(ValueError, match="first order"):
                 trajectory(denoiser, torch.zeros(1, 2), uniform(Cosine(), 3), solver, cond={}, noise=noise)
         trajectory(denoiser, torch.zeros(1, 2), uniform(Cosine(), 3), DDIM(), cond={}, noise=noise)

@@ -35,9 +35,10 @@ class Named:
     make: Make
     parameters: Mapping[str, float]
 
-    def __call__(self, **values: float) -> Solver[Any]:
-        """`make(**values)`."""
-        return self.make(**values)
+    @property
+    def __call__(self) -> Make:
+        """`make`."""
+        return self.make
 
 
 def ddim(eta: float = 0.0) -> Multistep:
