@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
@@ -69,7 +69,7 @@ class Guide:
 
 def solver_of(request: SampleRequest) -> Solver[object]:
     """The solver that `request` names. Refused where it or a parameter is unknown or out of range."""
-    return cast("Solver[object]", made("solver", request.solver, SOLVERS))
+    return made("solver", request.solver, cast("Mapping[str, Callable[..., Solver[object]]]", SOLVERS))
 
 
 def rule_of(request: SampleRequest) -> Rule:
