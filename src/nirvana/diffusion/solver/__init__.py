@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from nirvana.diffusion.solver.ancestral import Ancestral
+from nirvana.diffusion.solver.ancestral import Ancestral, Renoise
+from nirvana.diffusion.solver.churn import Churn
 from nirvana.diffusion.solver.coordinate import DataInLam, NoiseInLam, NoiseInRatio, VelocityInAngle, ddim_coefficients
 from nirvana.diffusion.solver.multistep import Multistep
-from nirvana.diffusion.solver.named import SOLVERS, Named, ddim
+from nirvana.diffusion.solver.named import DDIM, SOLVERS, Named, ddim
 from nirvana.diffusion.solver.protocol import Denoise, Solver, Step
+from nirvana.diffusion.solver.runge_kutta import RungeKutta, Tableau
 
-DDIM = ddim
-
+# fmt: off
 __all__ = [
-    "DDIM",
-    "SOLVERS",
-    "Ancestral",
-    "DataInLam",
-    "Denoise",
-    "Multistep",
-    "Named",
-    "NoiseInLam",
-    "NoiseInRatio",
-    "Solver",
-    "Step",
-    "VelocityInAngle",
-    "ddim",
+    "DDIM", "SOLVERS", "Ancestral", "Churn", "DataInLam", "Denoise", "Multistep", "Named", "NoiseInLam",
+    "NoiseInRatio", "Renoise", "RungeKutta", "Solver", "Step", "Tableau", "VelocityInAngle", "ddim",
     "ddim_coefficients",
 ]

@@ -1,8 +1,7 @@
-"""Ancestral sampling: draws of the reverse chain p_theta, between any two levels."""
+"""Ancestral sampling: draws of the reverse chain p_theta, between any two levels; and x0 with all its noise anew."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from nirvana.diffusion.level import Level, between, left_align
 from nirvana.diffusion.markov import Variance, require_var_frac, reverse
 from nirvana.diffusion.noise import Noise
-from nirvana.diffusion.solver.protocol import Denoise, Step
+from nirvana.diffusion.solver.protocol import Denoise, Memoryless, Step
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class _Coefficients:
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(Memoryless):
     """x_nxt ~ q(x_nxt | x_now, x0 = predicted), its variance `small`, `large` or `learned` (see `markov.Variance`).
 
     On the levels of a chain each step is exactly the chain's p_theta(x_{t-1} | x_t), and on every s-th of them that of
@@ -52,11 +51,6 @@ class Ancestral:
         return 1
 
     @property
-    def started_order(self) -> int:
-        """A step has no history."""
-        return 1
-
-    @property
     def deterministic(self) -> bool:
         """Every step but the last draws noise."""
         return False
@@ -64,16 +58,6 @@ class Ancestral:
     def __post_init__(self) -> None:
         if self.variance not in get_args(Variance):
             raise ValueError(f"unknown variance '{self.variance}' (known: {', '.join(get_args(Variance))})")
-
-    def calls(self, levels: Sequence[Level]) -> int:
-        """One call a step."""
-        return len(levels) - 1
-
-    def init(self, x: Tensor) -> None:
-        """No state: a step remembers nothing."""
-
-    def revise(self, state: None) -> None:
-        """Nothing to drop."""
 
     def step(
         self, denoise: Denoise, x: Float[Tensor, "b *s"], now: Level, nxt: Level, state: None, noise: Noise
@@ -88,3 +72,32 @@ class Ancestral:
         mean = left_align(of_x0, x) * prediction.x0 + left_align(of_x, x) * x
         drawn = mean if nxt.is_clean else mean + scale * noise.path(now, nxt).to(x)
         return Step(now, nxt, drawn, prediction), None
+
+
+@dataclass(frozen=True)
+class Renoise(Memoryless):
+    """x_nxt = alpha_nxt*x0 + sigma_nxt*noise: the predicted x0, noised anew (Song et al. 2023, algorithm 1).
+
+    The multistep sampler of consistency models, whose x0 is a draw of the data: exact for those in any number of steps.
+    With E[x0 | x] for x0 it does not converge to the data, since a mean has not their spread: its order is 0.
+    """
+
+    @property
+    def order(self) -> int:
+        """0: smaller steps do not help."""
+        return 0
+
+    @property
+    def deterministic(self) -> bool:
+        """Every step but the last draws noise."""
+        return False
+
+    def step(
+        self, denoise: Denoise, x: Float[Tensor, "b *s"], now: Level, nxt: Level, state: None, noise: Noise
+    ) -> tuple[Step, None]:
+        """`alpha_nxt*x0 + sigma_nxt*noise.path(now, nxt)`."""
+        prediction, (alpha, sigma) = denoise(x, now, nxt), nxt.like(x)
+        drawn = alpha * prediction.x0
+        if not nxt.is_clean:
+            drawn = drawn + sigma * noise.path(now, nxt).to(x)
+        return Step(now, nxt, drawn, prediction), state

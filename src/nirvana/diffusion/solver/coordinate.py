@@ -23,15 +23,15 @@ Linear = Literal["exact", "bh1", "bh2"]
 
 @runtime_checkable
 class Coordinate(Protocol):
-    """A variable q of a level, and a function f of (x, x0, level) that is smooth in it; eta: the share of new noise."""
+    """A variable q of a level, and a function f of (x, x0, level) that is smooth in it."""
 
     @property
     def eta(self) -> float:
-        """0 is the probability flow, 1 the reverse diffusion."""
+        """The share of new noise: 0 is the probability flow, 1 the reverse diffusion."""
         ...
 
     def position(self, level: Level) -> Tensor:
-        """q of the level; may be infinite at an end, and the step from or to there is then of first order."""
+        """q; may be infinite at an end, and a step from or to there is then of first order."""
         ...
 
     def level(self, position: Tensor) -> Level:
@@ -43,7 +43,7 @@ class Coordinate(Protocol):
         ...
 
     def first(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """(c_x, c_0, s) of the step in which f keeps its value at `now`."""
+        """(c_x, c_0, s) of the first-order step, in which f keeps its value at `now`."""
         ...
 
     def moments(self, now: Level, nxt: Level, count: int) -> list[Tensor]:
@@ -114,26 +114,52 @@ def lagrange_weights(nodes: Sequence[Tensor], moments: Sequence[Tensor]) -> list
     return weights
 
 
-def corrections(coordinate: Coordinate, now: Level, nxt: Level, others: Sequence[Level]) -> tuple[Tensor, ...]:
-    """(d of now, d of each of the others): f goes through its values at `now` and the others, from `now` to `nxt`.
+def corrections(
+    coordinate: Coordinate, now: Level, nxt: Level, others: Sequence[Level], *, through_now: bool = True
+) -> tuple[Tensor, ...]:
+    """(d of now, d of each of the others) for the polynomial through the others, and `through_now` or not.
 
     All 0 where q of `now` or of `nxt` is infinite: the step is then of first order.
     """
     q, length = coordinate.position(now), coordinate.position(nxt) - coordinate.position(now)
-    nodes = [torch.zeros_like(length), *((coordinate.position(other) - q) / length for other in others)]
-    moments = coordinate.moments(now, nxt, len(nodes))
-    d = [torch.where(length.isfinite(), w, 0.0) for w in lagrange_weights(nodes, moments)[1:]]
+    nodes = [(coordinate.position(other) - q) / length for other in others]
+    nodes += [torch.zeros_like(length)] * through_now
+    weights = lagrange_weights(nodes, coordinate.moments(now, nxt, len(nodes)))[: len(others)]
+    d = [torch.where(length.isfinite(), w, 0.0) for w in weights]
     return -sum(d, torch.zeros_like(length)), *d
 
 
+class _Lam:
+    def position(self, level: Level) -> Tensor:
+        return level.lam
+
+    def level(self, position: Tensor) -> Level:
+        return Level.from_lam(position)
+
+
+class _Eps:
+    eta: float = 0.0
+
+    def value(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+        of_x, of_x0 = at(_eps_of, level)
+        return left_align(of_x, x) * x + left_align(of_x0, x) * x0
+
+    def first(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor]:
+        return ddim_coefficients(now, nxt)
+
+
+def _eps_of(level: Level) -> tuple[Tensor, Tensor]:
+    return 1 / level.sigma, -level.alpha / level.sigma
+
+
 @dataclass(frozen=True)
-class DataInLam:
-    """x0 in lam, from x_nxt = sigma_nxt/sigma exp(-k) x + alpha_nxt * integral of H exp(-H (1 - u)) x0(u), H = h + k.
+class DataInLam(_Lam):
+    """x0 in lam: x_nxt = sigma_nxt/sigma exp(-k) x + alpha_nxt * integral over u of H exp(-H (1 - u)) x0(u), H = h + k.
 
     The variation of constants of the probability flow at eta = 0 (Lu et al. 2022, DPM-Solver++, eq. 8), of the reverse
-    diffusion at eta = 1; the noise of one step between them is that of DDIM. linear: what weighs the slope where there
-    are two nodes; "bh1" and "bh2" are those of UniPC (Zhao et al. 2023, section 3.1), which "bh2" shares with the
-    multistep 2M of DPM-Solver++. Raises ValueError unless 0 <= eta <= 1.
+    diffusion at eta = 1; between them one step has the noise of DDIM. linear: what weighs the slope where there are two
+    nodes; "bh1" and "bh2" are those of UniPC (Zhao et al. 2023, section 3.1), and "bh2" that of the multistep 2M of
+    DPM-Solver++. Raises ValueError unless 0 <= eta <= 1 and for an unknown `linear`.
     """
 
     eta: float = 0.0
@@ -145,16 +171,7 @@ class DataInLam:
         if self.linear not in get_args(Linear):
             raise ValueError(f"unknown linear weight '{self.linear}' (known: {', '.join(get_args(Linear))})")
 
-    def position(self, level: Level) -> Tensor:
-        """lam."""
-        return level.lam
-
-    def level(self, position: Tensor) -> Level:
-        """The level of lam."""
-        return Level.from_lam(position)
-
     def value(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """x0."""
         del x, level
         return x0
 
@@ -172,35 +189,12 @@ class DataInLam:
         return [nxt.alpha * m for m in M]
 
 
-class _Eps:
-    """eps as what is interpolated, and DDIM as the first-order step."""
-
-    eta: float = 0.0
-
-    def value(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """eps = (x - alpha x0)/sigma."""
-        of_x, of_x0 = at(_eps_of, level)
-        return left_align(of_x, x) * x + left_align(of_x0, x) * x0
-
-    def first(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """DDIM."""
-        return ddim_coefficients(now, nxt)
-
-
 @dataclass(frozen=True)
-class NoiseInLam(_Eps):
-    """eps in lam, from x_nxt = alpha_nxt/alpha x - sigma_nxt * integral of h exp(h (1 - u)) eps(u).
+class NoiseInLam(_Lam, _Eps):
+    """eps in lam: x_nxt = alpha_nxt/alpha x - sigma_nxt * integral over u of h exp(h (1 - u)) eps(u).
 
     Lu et al. 2022, DPM-Solver, eq. 3.4; DEIS in its variable log rho (Zhang & Chen 2023, section 3.3).
     """
-
-    def position(self, level: Level) -> Tensor:
-        """lam."""
-        return level.lam
-
-    def level(self, position: Tensor) -> Level:
-        """The level of lam."""
-        return Level.from_lam(position)
 
     def moments(self, now: Level, nxt: Level, count: int) -> list[Tensor]:
         """sigma_nxt M_k(-h)."""
@@ -209,14 +203,12 @@ class NoiseInLam(_Eps):
 
 @dataclass(frozen=True)
 class NoiseInRatio(_Eps):
-    """eps in r = sigma/alpha, from d(x/alpha)/dr = eps (Karras et al. 2022, eq. 3). Regular at a clean `nxt`."""
+    """eps in r = sigma/alpha: d(x/alpha)/dr = eps (Karras et al. 2022, eq. 3). Finite at a clean `nxt`."""
 
     def position(self, level: Level) -> Tensor:
-        """r."""
         return level.ratio
 
     def level(self, position: Tensor) -> Level:
-        """The level of r."""
         return Level.from_ratio(position)
 
     def moments(self, now: Level, nxt: Level, count: int) -> list[Tensor]:
@@ -226,20 +218,20 @@ class NoiseInRatio(_Eps):
 
 @dataclass(frozen=True)
 class VelocityInAngle:
-    """v in the angle a, from d(x/norm)/da = v = (cos a x/norm - x0)/sin a: regular at pure noise and at a clean nxt."""
+    """v in the angle a: d(x/norm)/da = v = (cos a x/norm - x0)/sin a. Finite at pure noise and at a clean `nxt`.
+
+    The first-order step is that of Euler: unlike DDIM it is not exact for a constant x0.
+    """
 
     eta: float = 0.0
 
     def position(self, level: Level) -> Tensor:
-        """a."""
         return level.angle
 
     def level(self, position: Tensor) -> Level:
-        """The level of a."""
         return Level.from_angle(position)
 
     def value(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """v."""
         of_x, of_x0 = at(_v_of, level)
         return left_align(of_x, x) * x + left_align(of_x0, x) * x0
 
@@ -251,10 +243,6 @@ class VelocityInAngle:
     def moments(self, now: Level, nxt: Level, count: int) -> list[Tensor]:
         """norm_nxt (a_nxt - a)/(k + 1)."""
         return [nxt.norm * (nxt.angle - now.angle) / (k + 1) for k in range(count)]
-
-
-def _eps_of(level: Level) -> tuple[Tensor, Tensor]:
-    return 1 / level.sigma, -level.alpha / level.sigma
 
 
 def _v_of(level: Level) -> tuple[Tensor, Tensor]:

@@ -32,27 +32,19 @@ class History:
 
 
 @dataclass(frozen=True)
-class _Predictor:
-    """(c_x, c_0, s, d of each evaluated level) of (evaluated levels, oldest first, the last one `now`; nxt)."""
+class _Way:
+    """(c_x, c_0, s, d of each node) of neighbouring levels, oldest first: the step between the last two of them.
+
+    The nodes are all levels but the last, which is not evaluated yet, or with `again` all of them.
+    """
 
     coordinate: Coordinate
+    again: bool
 
     def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
-        *others, now, nxt = levels
-        of_now, *of_others = corrections(self.coordinate, now, nxt, others)
-        return *self.coordinate.first(now, nxt), *of_others, of_now
-
-
-@dataclass(frozen=True)
-class _Corrector:
-    """(d of each level) of (evaluated levels, oldest first): the step from the last but one to the last, once more."""
-
-    coordinate: Coordinate
-
-    def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
-        *others, now, nxt = levels
-        of_now, *of_others, of_nxt = corrections(self.coordinate, now, nxt, [*others, nxt])
-        return *of_others, of_now, of_nxt
+        *before, now, nxt = levels
+        of_now, *of_others = corrections(self.coordinate, now, nxt, [*before, *[nxt] * self.again])
+        return *self.coordinate.first(now, nxt), *of_others[: len(before)], of_now, *of_others[len(before) :]
 
 
 @dataclass(frozen=True)
@@ -114,9 +106,10 @@ class Multistep:
         levels = (*state.levels, now)
         values = (*state.values, self.coordinate.value(x, prediction.x0, now))
         if state.first is not None:
-            x = combined(state.first, zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
+            _, _, _, *d = between(_Way(self.coordinate, again=True), *levels)
+            x = combined(state.first, zip(d, values, strict=True))
         levels, values = levels[-self.points :], values[-self.points :]
-        c_x, c_0, s, *d = between(_Predictor(self.coordinate), *levels, nxt)
+        c_x, c_0, s, *d = between(_Way(self.coordinate, again=False), *levels, nxt)
         first = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
         if not self.deterministic and not nxt.is_clean:
             first = first + left_align(s, x) * noise.path(now, nxt).to(x)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from nirvana.diffusion.solver.ancestral import Ancestral
-from nirvana.diffusion.solver.coordinate import DataInLam, NoiseInLam, NoiseInRatio
+from nirvana.diffusion.solver.ancestral import Ancestral, Renoise
+from nirvana.diffusion.solver.churn import Churn
+from nirvana.diffusion.solver.coordinate import DataInLam, Linear, NoiseInLam, NoiseInRatio, VelocityInAngle
 from nirvana.diffusion.solver.multistep import Multistep
 from nirvana.diffusion.solver.protocol import Solver
+from nirvana.diffusion.solver.runge_kutta import BOGACKI_SHAMPINE, EULER, HEUN, HEUN3, MIDPOINT, RungeKutta, Tableau
 
 Family = Literal["exponential", "runge-kutta", "adams", "stochastic"]
 """What a solver is made of: an exponential integrator, a Runge-Kutta method, Adams, or a stochastic step of its own."""
@@ -48,24 +50,43 @@ def ddim(eta: float = 0.0) -> Multistep:
     return Multistep(DataInLam(eta), points=1)
 
 
-def _dpmpp_2m_sde(eta: float = 1.0) -> Multistep:
-    return Multistep(DataInLam(eta, "bh2"), points=2)
+DDIM = ddim
 
 
-def _dpmpp_3m_sde(eta: float = 1.0) -> Multistep:
-    return Multistep(DataInLam(eta), points=3)
-
-
-def _sa(eta: float = 1.0) -> Multistep:
-    return Multistep(DataInLam(eta), points=2, corrects=True)
-
-
-def _unipc(points: int, linear: Literal["bh1", "bh2"] = "bh2") -> Make:
+def _unipc(points: int, linear: Linear = "bh2") -> Make:
     return lambda: Multistep(DataInLam(0.0, linear), points, corrects=True)
 
 
-def _named(name: str, family: Family, when: str, make: Make) -> tuple[str, Named]:
-    parameters = {p.name: p.default for p in inspect.signature(make).parameters.values()}
+def _dpmpp_2m_sde(eta: float = 1.0) -> Multistep:
+    return Multistep(DataInLam(eta, "bh2"), 2)
+
+
+def _dpmpp_3m_sde(eta: float = 1.0) -> Multistep:
+    return Multistep(DataInLam(eta), 3)
+
+
+def _sa_solver(eta: float = 1.0) -> Multistep:
+    return Multistep(DataInLam(eta), 2, corrects=True)
+
+
+def _single(tableau: Tableau) -> Make:
+    return lambda: RungeKutta(tableau, DataInLam())
+
+
+def _adaptive(tolerance: float = 1e-3) -> RungeKutta:
+    return RungeKutta(BOGACKI_SHAMPINE, VelocityInAngle(), tolerance)
+
+
+def _euler_ancestral(eta: float = 1.0) -> Multistep:
+    return ddim(eta)
+
+
+def _heun_churn(s_churn: float = 40.0, s_tmin: float = 0.05, s_tmax: float = 50.0, s_noise: float = 1.0) -> Churn:
+    return Churn(RungeKutta(HEUN, NoiseInRatio()), s_churn, s_tmin, s_tmax, s_noise)
+
+
+def _named(name: str, family: Family, when: str, make: Make) -> Named:
+    parameters = {p.name: float(p.default) for p in inspect.signature(make).parameters.values()}
 
     def checked(**values: float) -> Solver[Any]:
         for given in values.keys() - parameters.keys():
@@ -74,54 +95,54 @@ def _named(name: str, family: Family, when: str, make: Make) -> tuple[str, Named
             raise ValueError(f"'{name}' has no parameter '{given}'{hint} (it has: {', '.join(parameters) or 'none'})")
         return make(**values)
 
-    return name, Named(family, when, checked, MappingProxyType(parameters))
+    return Named(family, when, checked, MappingProxyType(parameters))
 
+
+_EXPONENTIAL: Mapping[str, tuple[str, Make]] = {
+    "ddim": ("the plain first-order step; with eta > 0 noise makes up for errors of the network", ddim),
+    "dpmpp-2m": ("10 to 30 steps, also with guidance: try it first", lambda: Multistep(DataInLam(0.0, "bh2"), 2)),
+    "dpmpp-3m": ("20 steps or more with little guidance", lambda: Multistep(DataInLam(), 3)),
+    "unipc-1": ("5 to 10 steps with strong guidance", _unipc(1)),
+    "unipc-2": ("5 to 15 steps", _unipc(2)),
+    "unipc-2-bh1": ("5 to 10 steps without guidance", _unipc(2, "bh1")),
+    "unipc-3": ("10 steps or more without guidance", _unipc(3)),
+    "deis-2": ("10 to 20 steps of a network that predicts eps", lambda: Multistep(NoiseInLam(), 2)),
+    "deis-3": ("20 steps or more of a network that predicts eps", lambda: Multistep(NoiseInLam(), 3)),
+    "dpmpp-2m-sde": ("20 to 50 steps with noise", _dpmpp_2m_sde),
+    "dpmpp-3m-sde": ("50 steps or more with noise", _dpmpp_3m_sde),
+    "sa-solver": ("20 steps or more with noise: the most accurate of the noisy ones", _sa_solver),
+}
+
+_RUNGE_KUTTA: Mapping[str, tuple[str, Make]] = {
+    "euler": ("ddim under the name it has for sigma/alpha", lambda: RungeKutta(EULER, NoiseInRatio())),
+    "heun": ("EDM's own: 18 steps or more on the karras grid", lambda: RungeKutta(HEUN, NoiseInRatio())),
+    "dpm-2": ("results made with DPM-Solver-2 or DPM-2", lambda: RungeKutta(MIDPOINT, NoiseInLam())),
+    "dpmpp-2s": ("edits at every step, which cost multistep solvers their history", _single(MIDPOINT)),
+    "dpmpp-3s": ("as dpmpp-2s, to higher accuracy", _single(HEUN3)),
+    "adaptive": ("reference results, encoding, likelihoods: says how exact, not how many steps", _adaptive),
+}
+
+_ADAMS: Mapping[str, tuple[str, Make]] = {
+    "ipndm-2": ("5 to 10 steps on the karras grid", lambda: Multistep(NoiseInRatio(), 2)),
+    "ipndm-3": ("8 steps or more on the karras grid", lambda: Multistep(NoiseInRatio(), 3)),
+    "ipndm": ("10 steps or more on the karras grid", lambda: Multistep(NoiseInRatio(), 4)),
+}
+
+_STOCHASTIC: Mapping[str, tuple[str, Make]] = {
+    "ddpm": ("the chain of the original paper; a hundred steps or more", lambda: Ancestral("small")),
+    "ddpm-large": ("as ddpm, with the variance beta", lambda: Ancestral("large")),
+    "ddpm-learned": ("networks that learned their variance; 25 steps or more", lambda: Ancestral("learned")),
+    "euler-ancestral": ("ddim with eta = 1 under the name it has for sigma/alpha", _euler_ancestral),
+    "heun-churn": ("EDM's stochastic sampler: the best quality where hundreds of calls are no matter", _heun_churn),
+    "renoise": ("consistency models, 1 to 4 steps", Renoise),
+}
 
 SOLVERS: Mapping[str, Named] = MappingProxyType(
-    dict(
-        [
-            _named("ddim", "exponential", "the plain first-order step; eta > 0 adds noise", ddim),
-            _named(
-                "dpmpp-2m",
-                "exponential",
-                "10 to 30 steps: the first to try after ddim",
-                lambda: Multistep(DataInLam(linear="bh2"), points=2),
-            ),
-            _named(
-                "dpmpp-3m",
-                "exponential",
-                "20 steps and more, little guidance",
-                lambda: Multistep(DataInLam(), points=3),
-            ),
-            _named("unipc-1", "exponential", "very few steps or strong guidance", _unipc(1)),
-            _named("unipc-2", "exponential", "5 to 15 steps", _unipc(2)),
-            _named("unipc-2-bh1", "exponential", "5 to 10 steps without guidance", _unipc(2, "bh1")),
-            _named("unipc-3", "exponential", "10 steps and more without guidance", _unipc(3)),
-            _named(
-                "deis-2",
-                "exponential",
-                "10 to 20 steps of a network that predicts eps",
-                lambda: Multistep(NoiseInLam(), points=2),
-            ),
-            _named(
-                "deis-3",
-                "exponential",
-                "as deis-2, with more steps",
-                lambda: Multistep(NoiseInLam(), points=3),
-            ),
-            _named("dpmpp-2m-sde", "exponential", "20 to 50 steps with noise", _dpmpp_2m_sde),
-            _named("dpmpp-3m-sde", "exponential", "30 steps and more with noise", _dpmpp_3m_sde),
-            _named("sa-solver", "exponential", "20 steps and more with noise, the smallest error of those", _sa),
-            _named(
-                "ipndm",
-                "adams",
-                "10 steps and more on grids that are dense in sigma/alpha, such as karras",
-                lambda: Multistep(NoiseInRatio(), points=4),
-            ),
-            _named("ddpm", "stochastic", "the chain of the original paper, small variance", lambda: Ancestral("small")),
-            _named("ddpm-large", "stochastic", "as ddpm with the variance beta", lambda: Ancestral("large")),
-            _named("ddpm-learned", "stochastic", "networks with a learned variance", lambda: Ancestral("learned")),
-        ]
-    )
+    {
+        **{name: _named(name, "exponential", *entry) for name, entry in _EXPONENTIAL.items()},
+        **{name: _named(name, "runge-kutta", *entry) for name, entry in _RUNGE_KUTTA.items()},
+        **{name: _named(name, "adams", *entry) for name, entry in _ADAMS.items()},
+        **{name: _named(name, "stochastic", *entry) for name, entry in _STOCHASTIC.items()},
+    }
 )
 """Name -> how to make it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
@@ -73,3 +74,29 @@ class Solver(Protocol[S]):
     def revise(self, state: S) -> S:
         """The state after x was edited: evaluations made at the old x are dropped."""
         ...
+
+
+class Memoryless(ABC):
+    """A solver whose steps remember nothing, with one call each unless it says otherwise."""
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """The order of its global error."""
+
+    @property
+    def started_order(self) -> int:
+        """`order`: a step has no history."""
+        return self.order
+
+    def calls(self, levels: Sequence[Level]) -> int | None:
+        """One call a step."""
+        return len(levels) - 1
+
+    def init(self, x: Tensor) -> None:
+        """No state."""
+        del x
+
+    def revise(self, state: None) -> None:
+        """Nothing to drop."""
+        del state
