@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from nirvana.errors import Refused, nearest, unknown
 
@@ -83,7 +83,13 @@ def made(kind: str, text: str, known: Mapping[str, Callable[..., T]], *first: ob
 
 
 def parameters(factory: Callable[..., object], first: int = 0) -> dict[str, float]:
-    """The numbers that a factory takes by name behind its `first` parameters, with their defaults."""
+    """The numbers that a factory takes by name behind its `first` parameters, with their defaults.
+
+    A factory may list them as its `parameters`.
+    """
+    declared = getattr(factory, "parameters", None)
+    if isinstance(declared, Mapping):
+        return dict(cast("Mapping[str, float]", declared))
     behind = list(inspect.signature(factory).parameters.values())[first:]
     return {p.name: p.default for p in behind if isinstance(p.default, int | float) and not isinstance(p.default, bool)}
 
