@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 
 import pytest
@@ -59,6 +60,21 @@ def test_factories_get_their_numbers() -> None:
     assert made("thing", "thing", KNOWN, "a") == ("a", 0.5, 2, int, False, "x")
     assert made("thing", "thing:eta=0.25,order=3", KNOWN, "a") == ("a", 0.25, 3, int, False, "x")
     assert made("thing", "bare", KNOWN, "a") == ("a",)
+
+
+class Listing:
+    """A factory that says itself what it takes."""
+
+    parameters: Mapping[str, float] = {"eta": 1.0}
+
+    def __call__(self, **values: float) -> dict[str, float]:
+        return values
+
+
+def test_a_factory_may_list_its_numbers() -> None:
+    assert made("thing", "own:eta=2", {"own": Listing()}) == {"eta": 2.0}
+    with pytest.raises(Refused, match=r"did you mean 'eta'\? \(known: eta\)"):
+        made("thing", "own:etta=2", {"own": Listing()})
 
 
 @pytest.mark.parametrize(
