@@ -180,6 +180,10 @@ def _note_cost(console: Console, model: Model, request: SampleRequest) -> None:
 
 def settled(console: Console, model: Model, request: SampleRequest) -> SampleRequest:
     """The request with a searched grid written out, with a progress bar where it has to be searched."""
+    from nirvana.generate.grids import SEARCHED
+
+    if request.grid != SEARCHED:
+        return request
     with console.progress("searching the grid", 1, "evaluations") as bar:
         return model.settled(request, lambda done, total: bar.update(done, total=total))
 

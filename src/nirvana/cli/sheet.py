@@ -106,7 +106,8 @@ def sheet(
         autoguidance=autoguidance,
         classifier=classifier,
     )
-    cells = sheets.requests(found, base, across, down)
+    with console.progress("searching the grids", 1, "evaluations") as bar:
+        cells = sheets.requests(found, base, across, down, lambda done, total: bar.update(done, total=total))
     total = sum(request.steps * len(request.batches()) for row in cells for request in row)
     with console.progress("drawing", total, "steps") as bar:
         made = sheets.sheet(found, base, across, down, lambda done, _: bar.update(done))

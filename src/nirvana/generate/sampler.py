@@ -221,6 +221,7 @@ class Sampler:
         Refused at once, before any network call, where the model cannot do the request.
         """
         self.check(request)
+        self.levels(request)  # refuses a searched grid that is still to be found
         return self._stream(request, request.batches() if batches is None else batches)
 
     def _stream(self, request: SampleRequest, batches: Sequence[range]) -> Iterator[Preview]:

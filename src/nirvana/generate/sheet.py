@@ -107,8 +107,17 @@ class Sheet:
         return target
 
 
-def requests(model: Model, base: SampleRequest, x: Axis, y: Axis | None = None) -> list[list[SampleRequest]]:
-    """The request of every cell, row by row. Refused before anything runs where one of them is impossible."""
+def requests(
+    model: Model,
+    base: SampleRequest,
+    x: Axis,
+    y: Axis | None = None,
+    searching: Callable[[int, int], None] | None = None,
+) -> list[list[SampleRequest]]:
+    """The request of every cell, row by row. Refused before anything runs where one of them is impossible.
+
+    searching(done, at most) is called while a grid is searched.
+    """
     if y is not None and y.field == x.field:
         raise Refused(f"both axes of the sheet are '{x.field}'; choose another field for one of them")
     if len(x.values) * (len(y.values) if y else 1) > MOST_CELLS:
@@ -117,7 +126,7 @@ def requests(model: Model, base: SampleRequest, x: Axis, y: Axis | None = None) 
     cells = [[x.on(row, i) for i in range(len(x.values))] for row in rows]
     for request in itertools.chain.from_iterable(cells):
         model.check(request)
-    return [[model.settled(request) for request in row] for row in cells]
+    return [[model.settled(request, searching) for request in row] for row in cells]
 
 
 def sheet(
