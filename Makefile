@@ -55,6 +55,7 @@ format: $(READY)
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/python scripts/readme_links.py
+	@$(BIN)/python scripts/solvers_page.py
 
 $(PEERS_READY): pyproject.toml constraints.txt benchmarks/peers.txt scripts/peers.sh
 	@scripts/peers.sh $(PEERS) "$(PYTHON)"

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),
     "reproduce": ("nirvana.cli.reproduce", "make a generated picture again and compare"),
     "info": ("nirvana.cli.info", "say what is known about a trained model"),
+    "solvers": ("nirvana.cli.solvers", "list the solvers, and when to choose which"),
     "profile": ("nirvana.cli.profile", "say where the time of a training and a sampling step goes"),
     "export": ("nirvana.cli.export", "write the network for a faster engine"),
 }

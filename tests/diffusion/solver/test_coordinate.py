@@ -97,7 +97,9 @@ def test_corrections_are_those_of_the_integral_in_each_coordinate():
     now, nxt = LEVELS[2], LEVELS[3]
     h, lam = float(nxt.lam - now.lam), float(now.lam)
     for eta, kappa in ((0.0, 1), (1.0, 2)):
-        full = mpmath.quad(lambda u: kappa * mpmath.exp(-kappa * (h - u)) * (poly(lam + u) - poly(lam)), [0, h])
+        full = mpmath.quad(
+            lambda u, kappa=kappa: kappa * mpmath.exp(-kappa * (h - u)) * (poly(lam + u) - poly(lam)), [0, h]
+        )
         f = [poly(level.lam) for level in LEVELS[:3]]
         assert shifted(DataInLam(eta), f) == pytest.approx(float(nxt.alpha) * float(full), rel=1e-13)
     full = mpmath.quad(lambda u: mpmath.exp(h - u) * (poly(lam + u) - poly(lam)), [0, h])

@@ -73,7 +73,7 @@ class _Leg:
         regular = q.isfinite() & q_nxt.isfinite() & ((nxt.sigma > 0) | (max(c) < 1))
         begin, end = (_where_level(regular, a, b) for a, b in zip((now, nxt), _ANY, strict=True))
         q, length = self.coordinate.position(begin), self.coordinate.position(end) - self.coordinate.position(begin)
-        levels = [begin, *(self.coordinate.level(q + part * length) for part in c[1:]), end]
+        levels = [begin, *(end if part == 1 else self.coordinate.level(q + part * length) for part in c[1:]), end]
         target, others = levels[self.to], [levels[j] for j in self.later]
         d = corrections(self.coordinate, begin, target, others, through_now=0 in self.through)
         ends = (now, nxt) if self.to == len(c) else (begin, target)
