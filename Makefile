@@ -60,6 +60,7 @@ format: $(READY)
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/python scripts/readme_links.py
+	@$(BIN)/python scripts/solvers_page.py
 
 mutation: $(READY)
 	@OMP_NUM_THREADS=1 PYTHONPATH=scripts $(BIN)/python -m mutation --workers $(WORKERS) --page docs/verification.md

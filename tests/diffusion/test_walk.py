@@ -79,7 +79,7 @@ def test_grids_make_walks_whose_coefficients_are_those_of_each_level(grid: str):
     assert of.calls == 1 + 7
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "adaptive"])  # its levels are its own
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 def test_a_walk_changes_no_result(name: str, solver: str):
     codes = {**NOISE_CODES, "table": TableCode(CHAIN)}

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("nirvana.cli.reproduce", "make a generated picture again and compare"),
     "info": ("nirvana.cli.info", "say what is known about a trained model"),
     "likelihood": ("nirvana.cli.likelihood", "say how probable a model holds pictures to be, in bits per dimension"),
+    "solvers": ("nirvana.cli.solvers", "list the solvers, and when to choose which"),
     "profile": ("nirvana.cli.profile", "say where the time of a training and a sampling step goes"),
     "export": ("nirvana.cli.export", "write the network for a faster engine"),
     "verify": ("nirvana.cli.verify", "prove solvers, ours and yours, against exact answers"),

@@ -35,9 +35,10 @@ def alternating(n: int, low: float = -2.5, high: float = 2.0) -> list[Level]:
 
 
 def bent(n: int, low: float = -2.5, high: float = 2.0) -> list[Level]:
-    """n steps in lam whose length changes smoothly, by a factor of 2.7."""
+    """n steps in lam whose length changes smoothly, by a factor of 2.7; the norms of the levels jump, to 1 at last."""
     u = torch.linspace(0, 1, n + 1, dtype=F64)
-    return walk(Level.from_lam(low + (high - low) * (u + 0.46 * torch.sin(2 * math.pi * u) / (2 * math.pi))))
+    level = Level.from_lam(low + (high - low) * (u + 0.46 * torch.sin(2 * math.pi * u) / (2 * math.pi)))
+    return walk(level.scaled(1 + torch.arange(n, -1, -1) % 3))
 
 
 GRIDS: dict[str, Callable[[int], list[Level]]] = {"alternating": alternating, "bent": bent}

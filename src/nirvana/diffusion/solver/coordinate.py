@@ -3,6 +3,11 @@
 A solver takes x from `now` to `nxt` by the first-order step and corrections of it,
 `x_nxt = c_x*x + c_0*x0 + s*noise + sum_j d_j f_j` with `sum_j d_j = 0`: f is what the coordinate interpolates, f_j its
 values at the nodes, and d_j follow from the exact integral of the Lagrange polynomial through them.
+
+Each coordinate has eta, the share of new noise (0 is the probability flow, 1 the reverse diffusion); `position`, its
+variable q of a level, which may be infinite at an end, and a step from or to there is then of first order; `level`, the
+unit-norm level at q; `value`, f; `first`, (c_x, c_0, s) of the step in which f keeps its value at `now`; and `moments`,
+what f = u^k, u = (q - q_now)/(q_nxt - q_now), adds to x_nxt for k = 0 .. count - 1, where there are `count` nodes.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,36 +24,6 @@ from nirvana.diffusion.level import Level, at, left_align
 
 Linear = Literal["exact", "bh1", "bh2"]
 """What weighs the slope of a line: its exact integral, or B/2 with B = H (bh1) or B = 1 - exp(-H) (bh2)."""
-
-
-@runtime_checkable
-class Coordinate(Protocol):
-    """A variable q of a level, and a function f of (x, x0, level) that is smooth in it."""
-
-    @property
-    def eta(self) -> float:
-        """The share of new noise: 0 is the probability flow, 1 the reverse diffusion."""
-        ...
-
-    def position(self, level: Level) -> Tensor:
-        """q; may be infinite at an end, and a step from or to there is then of first order."""
-        ...
-
-    def level(self, position: Tensor) -> Level:
-        """The unit-norm level at q."""
-        ...
-
-    def value(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """f."""
-        ...
-
-    def first(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """(c_x, c_0, s) of the first-order step, in which f keeps its value at `now`."""
-        ...
-
-    def moments(self, now: Level, nxt: Level, count: int) -> list[Tensor]:
-        """What f = u^k, u = (q - q_now)/(q_nxt - q_now), adds to x_nxt, k = 0 .. count - 1: `count` nodes use them."""
-        ...
 
 
 def ddim_coefficients(now: Level, nxt: Level, eta: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -247,3 +222,6 @@ class VelocityInAngle:
 
 def _v_of(level: Level) -> tuple[Tensor, Tensor]:
     return level.alpha / (level.sigma * level.norm), -level.norm / level.sigma
+
+
+Coordinate = DataInLam | NoiseInLam | NoiseInRatio | VelocityInAngle

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,27 +25,36 @@ def combined(x: Tensor, terms: Iterable[tuple[Coefficient, Tensor]]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What a multistep solver saw: levels and the values there, oldest first, and its last step without corrections."""
+    """What a multistep solver saw: levels and the values of f there, oldest first."""
 
     levels: tuple[Level, ...] = ()
     values: tuple[Tensor, ...] = ()
-    first: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class _Way:
-    """(c_x, c_0, s, d of each node) of neighbouring levels, oldest first: the step between the last two of them.
-
-    The nodes are all levels but the last, which is not evaluated yet, or with `again` all of them.
-    """
+class _Predictor:
+    """(c_x, c_0, s, d of each level but the last) of neighbouring levels, oldest first: the step to the last."""
 
     coordinate: Coordinate
-    again: bool
 
     def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
         *before, now, nxt = levels
-        of_now, *of_others = corrections(self.coordinate, now, nxt, [*before, *[nxt] * self.again])
-        return *self.coordinate.first(now, nxt), *of_others[: len(before)], of_now, *of_others[len(before) :]
+        of_now, *of_before = corrections(self.coordinate, now, nxt, before)
+        return *self.coordinate.first(now, nxt), *of_before, of_now
+
+
+@dataclass(frozen=True)
+class _Corrector:
+    """What d becomes with the last of the levels among the nodes of the step to it, less what it was without."""
+
+    coordinate: Coordinate
+
+    def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
+        *before, now, nxt = levels
+        without = *corrections(self.coordinate, now, nxt, before), torch.zeros(())
+        within = corrections(self.coordinate, now, nxt, [*before, nxt])
+        of_now, *others = (a - b for a, b in zip(within, without, strict=True))
+        return *others[:-1], of_now, others[-1]
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,9 @@ class Multistep:
     """x_nxt = first-order step + sum_j d_j f_j over the last `points` evaluations (see `coordinate`), at any levels.
 
     points: 1 is DDIM, 2 and 3 in `DataInLam` are DPM-Solver++ 2M and 3M or with eta their SDE forms, in `NoiseInLam`
-    DEIS, in `NoiseInRatio` Adams-Bashforth (iPNDM). corrects: when the value at `now` is known, the step that led there
-    is taken again with it among the nodes, from the x before, along the same noise (UniPC; the predictor and corrector
-    of SA-Solver): no further call, one order more. At the first steps there are fewer evaluations than points; those
+    DEIS, in `NoiseInRatio` Adams-Bashforth (iPNDM). corrects: when the value at `now` is known, x is moved to where the
+    last step would have led with it among the nodes, along the same noise (UniPC; the predictor and corrector of
+    SA-Solver): no further call, one order more. At the first steps there are fewer evaluations than points; those
     that are there are used, and `started_order` says what comes of it. A step from lam = -inf or, in lam, to lam = inf
     is of first order: from pure noise or to the clean x0 it is exact where x0 is constant.
     Raises ValueError unless 1 <= points <= 4.
@@ -105,16 +115,13 @@ class Multistep:
         prediction = denoise(x, now, nxt)
         levels = (*state.levels, now)
         values = (*state.values, self.coordinate.value(x, prediction.x0, now))
-        if state.first is not None:
-            _, _, _, *d = between(_Way(self.coordinate, again=True), *levels)
-            x = combined(state.first, zip(d, values, strict=True))
+        if self.corrects and state.levels:
+            x = combined(x, zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
         levels, values = levels[-self.points :], values[-self.points :]
-        c_x, c_0, s, *d = between(_Way(self.coordinate, again=False), *levels, nxt)
-        first = mixed(c_x, x, c_0, prediction.x0)
+        c_x, c_0, s, *d = between(_Predictor(self.coordinate), *levels, nxt)
+        x_nxt = mixed(c_x, x, c_0, prediction.x0)
         if not self.deterministic and not nxt.is_clean:
-            first = mixed(1.0, first, s, noise.path(now, nxt).to(x))
-        step = Step(now, nxt, combined(first, zip(d, values, strict=True)), prediction)
-        if self.corrects:
-            return step, History(levels, values, first)
-        keep = slice(len(levels) - min(len(levels), self.points - 1), None)
-        return step, History(levels[keep], values[keep])
+            x_nxt = mixed(1.0, x_nxt, s, noise.path(now, nxt).to(x))
+        x_nxt = combined(x_nxt, zip(d, values, strict=True))
+        kept = slice(len(levels) - min(len(levels), self.points - 1 + self.corrects), None)
+        return Step(now, nxt, x_nxt, prediction), History(levels[kept], values[kept])

@@ -57,16 +57,8 @@ def _unipc(points: int, linear: Linear = "bh2") -> Make:
     return lambda: Multistep(DataInLam(0.0, linear), points, corrects=True)
 
 
-def _dpmpp_2m_sde(eta: float = 1.0) -> Multistep:
-    return Multistep(DataInLam(eta, "bh2"), 2)
-
-
-def _dpmpp_3m_sde(eta: float = 1.0) -> Multistep:
-    return Multistep(DataInLam(eta), 3)
-
-
-def _sa_solver(eta: float = 1.0) -> Multistep:
-    return Multistep(DataInLam(eta), 2, corrects=True)
+def _noisy(points: int, linear: Linear = "exact", *, corrects: bool = False) -> Make:
+    return lambda eta=1.0: Multistep(DataInLam(eta, linear), points, corrects)
 
 
 def _single(tableau: Tableau) -> Make:
@@ -77,11 +69,7 @@ def _adaptive(tolerance: float = 1e-3) -> RungeKutta:
     return RungeKutta(BOGACKI_SHAMPINE, VelocityInAngle(), tolerance)
 
 
-def _euler_ancestral(eta: float = 1.0) -> Multistep:
-    return ddim(eta)
-
-
-def _heun_churn(s_churn: float = 40.0, s_tmin: float = 0.05, s_tmax: float = 50.0, s_noise: float = 1.0) -> Churn:
+def _churn(s_churn: float = 40.0, s_tmin: float = 0.05, s_tmax: float = 50.0, s_noise: float = 1.0) -> Churn:
     return Churn(RungeKutta(HEUN, NoiseInRatio()), s_churn, s_tmin, s_tmax, s_noise)
 
 
@@ -108,9 +96,9 @@ _EXPONENTIAL: Mapping[str, tuple[str, Make]] = {
     "unipc-3": ("10 steps or more without guidance", _unipc(3)),
     "deis-2": ("10 to 20 steps of a network that predicts eps", lambda: Multistep(NoiseInLam(), 2)),
     "deis-3": ("20 steps or more of a network that predicts eps", lambda: Multistep(NoiseInLam(), 3)),
-    "dpmpp-2m-sde": ("20 to 50 steps with noise", _dpmpp_2m_sde),
-    "dpmpp-3m-sde": ("50 steps or more with noise", _dpmpp_3m_sde),
-    "sa-solver": ("20 steps or more with noise: the most accurate of the noisy ones", _sa_solver),
+    "dpmpp-2m-sde": ("20 to 50 steps with noise", _noisy(2, "bh2")),
+    "dpmpp-3m-sde": ("50 steps or more with noise", _noisy(3)),
+    "sa-solver": ("20 steps or more with noise: steady also on uneven steps", _noisy(2, corrects=True)),
 }
 
 _RUNGE_KUTTA: Mapping[str, tuple[str, Make]] = {
@@ -132,8 +120,8 @@ _STOCHASTIC: Mapping[str, tuple[str, Make]] = {
     "ddpm": ("the chain of the original paper; a hundred steps or more", lambda: Ancestral("small")),
     "ddpm-large": ("as ddpm, with the variance beta", lambda: Ancestral("large")),
     "ddpm-learned": ("networks that learned their variance; 25 steps or more", lambda: Ancestral("learned")),
-    "euler-ancestral": ("ddim with eta = 1 under the name it has for sigma/alpha", _euler_ancestral),
-    "heun-churn": ("EDM's stochastic sampler: the best quality where hundreds of calls are no matter", _heun_churn),
+    "euler-ancestral": ("ddim with eta = 1 under the name it has for sigma/alpha", _noisy(1)),
+    "heun-churn": ("EDM's stochastic sampler, for hundreds of calls", _churn),
     "renoise": ("consistency models, 1 to 4 steps", Renoise),
 }
 
