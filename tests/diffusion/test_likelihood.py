@@ -109,7 +109,7 @@ def test_a_mixture_to_four_digits(norm: float) -> None:
     assert torch.allclose(density, mixture().log_prob(x, DATA), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp-2m", 2), ("unipc-2", 3)])
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp-2m", 2), ("dpmpp-3s", 3), ("unipc-2", 3)])
 def test_the_error_has_the_order_of_the_solver(name: str, order: int) -> None:
     oracle, x, errors = gaussian(), randn(6, 4, seed=4), list[float]()
     for n in (40, 80, 160):
@@ -179,6 +179,23 @@ def test_a_density_is_refused_where_there_is_none() -> None:
         flow_density(gaussian(), x, rising(4), SOLVERS["ddpm"](), cond={}, trace=ExactTrace())
 
 
+def test_a_denoiser_with_a_memory_starts_afresh() -> None:
+    x, levels, solver = randn(2, 4, seed=1), rising(4), SOLVERS["ddim"]()
+
+    class Forgetful(GaussianDenoiser):
+        def __call__(self, x: Tensor, level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+            raise AssertionError("the old memory is used")
+
+        def fresh(self) -> GaussianDenoiser:
+            return gaussian()
+
+    old = Forgetful(gaussian().mean, torch.eye(4))
+    found = flow_density(old, x, levels, solver, cond={}, trace=ExactTrace())
+    assert torch.equal(
+        found.log_prob, flow_density(gaussian(), x, levels, solver, cond={}, trace=ExactTrace()).log_prob
+    )
+
+
 # The variational bound.
 
 
@@ -243,6 +260,8 @@ def test_a_drawn_bound_is_unbiased(calls: int) -> None:
     assert [t for steps in drawn for t in steps] == list(range(2, 31))
     estimate = Estimate.of(found.diffusion.sum(1)[:, None])
     assert abs(float(estimate.mean) - float(whole.diffusion.sum())) < 4 * float(estimate.standard_error)
+    if calls > 2:  # each stratum draws on its own
+        assert float(torch.corrcoef(found.steps[:, :2].T.double())[0, 1].abs()) < 0.1
     other = bound(chain, says, x0, calls, key=1)
     assert not torch.equal(other.steps, found.steps)
 
@@ -279,6 +298,17 @@ def test_a_uniform_box_has_eight_bits() -> None:
     assert list(terms) == ["flow", "bins"]
     assert bits_per_dim(terms["bins"], 48).tolist() == pytest.approx([math.log2(127.5)] * 32)
     assert float(bits_per_dim(sum(terms.values()), 48).mean()) == pytest.approx(8, abs=0.01)  # pyright: ignore
+
+
+def test_the_density_of_spread_bytes_is_that_of_x_over_alpha() -> None:
+    """At a first level of much noise, where alpha is not nearly 1; in data units, by change of variables."""
+    x0, levels = four_pictures()[:, :4], rising(200, 0.5, pure=True)
+    alpha = float(levels[0].alpha)
+    terms = uniform_terms(
+        Flow(gaussian(), {}, levels, SOLVERS["unipc-3"]()), x0, ExactTrace(), torch.zeros(4, 4, dtype=F64)
+    )
+    expected = -(gaussian().log_prob(alpha * x0, levels[0]) + 4 * math.log(alpha))
+    assert torch.allclose(terms["flow"], expected, rtol=0, atol=1e-4)
 
 
 def test_uniform_dequantisation_is_uniform_in_the_bin() -> None:

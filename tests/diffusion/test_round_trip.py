@@ -17,7 +17,17 @@ from nirvana.diffusion.sample import trajectory
 from nirvana.diffusion.solver import SOLVERS
 
 F64 = torch.float64
-ORDERS = {"ddim": 1, "dpmpp-2m": 2, "dpmpp-3m": 2, "unipc-2": 3, "unipc-3": 3, "deis-3": 2, "ipndm": 2}
+ORDERS = {
+    "ddim": 1,
+    "heun": 2,
+    "dpmpp-3s": 3,
+    "dpmpp-2m": 2,
+    "dpmpp-3m": 2,
+    "unipc-2": 3,
+    "unipc-3": 3,
+    "deis-3": 2,
+    "ipndm": 2,
+}
 """What each solver, which starts itself, reaches at least."""
 
 

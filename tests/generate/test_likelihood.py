@@ -172,7 +172,16 @@ def np_t(t: int) -> Any:
     return torch.tensor(t)
 
 
-def test_the_learned_variance_is_used(chained: Model, tmp_path: Path) -> None:
+def test_the_bound_is_of_the_clipped_chain_where_sampling_clips(tmp_path: Path) -> None:
+    bits: list[float] = []
+    for clip in (True, False):
+        recommended = {"steps": 3, "solver": "ddim", "clip": clip}
+        model = load(make_run(tmp_path / str(clip), spec(names=(), schedule=CHAIN, recommended=recommended)))
+        bits.append(model.log_likelihood(pictures(2), method="bound", steps=20).mean)
+    assert bits[0] < bits[1]  # random weights leave the range of the data
+
+
+def test_the_learned_variance_is_used(chained: Model) -> None:
     """The same network with its variance output cut off has another bound."""
     import torch
 
@@ -241,8 +250,12 @@ def test_requests_that_cannot_be_are_refused(changes: dict[str, Any], message: s
 def test_what_the_model_cannot_do_is_refused_before_the_first_call(model: Model) -> None:
     with pytest.raises(Refused, match="unknown solver 'unipc-33'; did you mean 'unipc-3'"):
         model.evaluation(LikelihoodRequest(solver="unipc-33"))
-    with pytest.raises(Refused, match=r"'ddpm' draws noise, .*use one of: .*ddim"):
+    with pytest.raises(Refused, match=r"'ddpm' draws noise, .*use one of: ddim, deis-2"):
         model.evaluation(LikelihoodRequest(solver="ddpm"))
+    with pytest.raises(
+        Refused, match=r"'adaptive' chooses its steps by what else is in the batch, .*use one of: ddim, deis-2"
+    ):
+        model.evaluation(LikelihoodRequest(solver="adaptive"))
     with pytest.raises(Refused, match="takes at most 8 steps, got 9"):
         model.evaluation(LikelihoodRequest(method="bound", steps=9, levels=8))
 

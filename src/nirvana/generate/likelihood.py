@@ -155,8 +155,8 @@ class Evaluation:
                 f"the bound of {self.chain.T} levels takes at most {self.chain.T} steps, got {request.chosen_steps};"
                 " that many is the whole sum"
             )
-        self._solver = _deterministic(request.solver)
         self.levels = self._levels()
+        self._solver = _solver(request.solver, self.levels)
         self.calls = self._count() * request.probes
 
     def _range(self) -> tuple[float, float]:
@@ -181,11 +181,7 @@ class Evaluation:
         """Network calls for one estimate of one picture."""
         if self.request.method == "bound":
             return self.request.chosen_steps
-        of_flow = self._solver.calls(self.levels)
-        if of_flow is None:
-            raise Refused(
-                f"the solver '{self.request.solver}' chooses its steps by what else is in the batch; use another"
-            )
+        of_flow = self._solver.calls(self.levels) or 0
         return of_flow + (1 if self.request.dequantise == "noise" else 0)
 
     @property
@@ -299,12 +295,13 @@ class Evaluation:
         return noise_terms(flow, x0, trace, normal, decoder)
 
 
-def _deterministic(name: str) -> Solver[Any]:
-    """The solver of that name. Refused where there is none, or where it draws noise."""
+def _solver(name: str, levels: Sequence[Level]) -> Solver[Any]:
+    """The solver of that name. Refused where there is none, where it draws noise, or where it chooses its steps."""
     if name not in SOLVERS:
         raise unknown("solver", name, SOLVERS)
-    solver = SOLVERS[name]()
-    if not solver.deterministic:
-        known = sorted(other for other, make in SOLVERS.items() if make().deterministic)
-        raise Refused(f"the solver '{name}' draws noise, and a flow has none; use one of: {', '.join(known)}")
-    return solver
+    made = {known: make() for known, make in SOLVERS.items()}
+    if not made[name].deterministic or made[name].calls(levels) is None:
+        why = "chooses its steps by what else is in the batch" if made[name].deterministic else "draws noise"
+        fit = sorted(known for known, one in made.items() if one.deterministic and one.calls(levels) is not None)
+        raise Refused(f"the solver '{name}' {why}, which a likelihood does not allow; use one of: {', '.join(fit)}")
+    return made[name]
