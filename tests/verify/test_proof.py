@@ -1,4 +1,4 @@
-"""The quick proof, whole: every solver on three schedules, and what the solvers stand on. `make verify` does the rest."""
+"""The quick proof, whole: every solver on three schedules, and what they stand on. `make verify` does the rest."""
 
 from __future__ import annotations
 
