@@ -114,6 +114,14 @@ class RepeatsALevel(Euler):
         return (step if state else Step(now, now, x, step.prediction)), True
 
 
+class WrongEnd(Euler):
+    """The last step stops at a hundredth of the noise."""
+
+    def step(self, denoise: Denoise, x: Tensor, now: Level, nxt: Level, state: Any, noise: Noise) -> tuple[Step, Any]:
+        step, state = super().step(denoise, x, now, nxt, state, noise)
+        return Step(now, nxt, step.x + 0.1 * nxt.is_clean, step.prediction), state
+
+
 class BatchMean(Euler):
     """An item depends on the others of its batch."""
 
@@ -150,7 +158,7 @@ class AnyStride(UniformStride):
 
 
 @dataclass(frozen=True)
-class Churned(Euler):
+class Churned(Heun):
     """A sound stochastic solver: it adds noise up to a higher level, evaluates there, and steps down."""
 
     deterministic: bool = False
@@ -158,9 +166,12 @@ class Churned(Euler):
     def step(self, denoise: Denoise, x: Tensor, now: Level, nxt: Level, state: Any, noise: Noise) -> tuple[Step, Any]:
         lift = torch.sqrt(1 + (nxt.lam - now.lam).clamp(max=0.4).nan_to_num(0.4))
         higher = Level(now.alpha, now.sigma * lift)
-        noisier = x + left_align((higher.sigma**2 - now.sigma**2).sqrt(), x) * noise.fresh(("churn", float(now.lam)))
-        prediction = self.evaluated(denoise, x, noisier, now, higher, nxt)
-        return Step(now, nxt, toward(noisier, prediction.x0, higher, nxt), prediction), state
+        added = left_align((higher.sigma**2 - now.sigma**2).sqrt(), x)
+        noisier = x + added * noise.fresh(f"churn at {float(now.lam)}")
+        first = self.evaluated(denoise, x, noisier, now, higher, nxt)
+        guess = toward(noisier, first.x0, higher, nxt)
+        x0 = first.x0 if nxt.is_clean else (first.x0 + denoise(guess, nxt).x0) / 2
+        return Step(now, nxt, toward(noisier, x0, higher, nxt), first), state
 
     def evaluated(self, denoise: Denoise, x: Tensor, noisier: Tensor, now: Level, higher: Level, nxt: Level) -> Any:
         return denoise(noisier, higher, nxt)

@@ -35,7 +35,7 @@ SOUND = [
     (in_order, made.Euler, 1.0),
     (in_order, made.Heun, 2.0),
     (in_order, made.AnyStride, 2.0),
-    (in_moments, made.Churned, 1.0),
+    (in_moments, made.Churned, 2.0),
     (in_moments, made.Posterior, 1.0),
 ]
 
@@ -55,7 +55,7 @@ FAULTS = [
     (in_moments, made.ChurnAfterTheEvaluation, "covariance"),
     (in_moments, made.ChurnWithOneKey, "covariance"),
     (in_moments, made.WrongVariance, "covariance"),
-    (at_the_ends, made.CallsOneTooMany, "9 network calls, declared 10"),
+    (at_the_ends, made.CallsOneTooMany, "n = 1: 1 network calls, declared 2"),
     (at_the_ends, made.StageAtSigmaZero, "the network is called at sigma = 0"),
     (at_the_ends, made.RepeatsALevel, "do not go from each level to the next"),
     (at_the_ends, made.InPlace, "changes the x it is given in place"),
@@ -80,7 +80,8 @@ def test_started_round_trip_and_full_range_fail_too():
         assert proof(made.Heun(), "it", FLOW, "uneven", 256).passed
         assert not proof(made.StageAtTheWrongSigma(), "it", FLOW, "uneven", 256).passed
     assert full_range(made.Heun(), "it", FLOW, 256).passed
-    assert full_range(made.RepeatsALevel(order=1), "it", "cosine", 32).measured != pytest.approx(2, abs=0.5)
+    found = full_range(made.WrongEnd(), "it", FLOW, 256)
+    assert not found.passed and found.measured == pytest.approx(0, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,6 @@ def test_a_solver_on_a_faulty_grid_does_not_pass():
 
 def test_a_biased_sampler_is_told_from_the_mixture():
     assert distribution(made.AnyStride(), "it", "cosine", 20).passed
-    assert not distribution(made.ChurnAfterTheEvaluation(), "it", "cosine", 20).passed
+    assert not distribution(made.WrongVariance(), "it", "cosine", 20).passed
     found = power(made.AnyStride(), "it", "cosine", 20)
     assert found.passed and "power at 0.05" in found.detail

@@ -20,30 +20,30 @@ FIRST = 8
 """The fewest steps an order is measured with."""
 
 
-def moments(solver: AnySolver, name: str, schedule: str, spacing: str, last: int) -> Finding:
+def moments(solver: AnySolver, name: str, schedule: str, spacing: str, last: int, *, early: bool = False) -> Finding:
     """As `trajectory` walks, mean and covariance converge to those of the last level: at least `started_order`."""
-    slopes, _, calls = _slopes(solver, lambda n: interior(SCHEDULES[schedule](), spacing, n), last)
-    worst, declared = min(slopes, key=lambda which: _value(slopes[which])), solver.started_order
+    slopes, _, calls = _slopes(solver, lambda n: interior(SCHEDULES[schedule](), spacing, n), last, early)
+    worst, declared = min(slopes, key=lambda which: _value(slopes[which])), float(solver.started_order)
     passed = all(slope.at_least(declared) for slope in slopes.values())
     detail = f"{worst}: {slopes[worst]}"
     return Finding("moments", name, f"{schedule} {spacing}", passed, detail, declared, slopes[worst].value, calls)
 
 
-def full_range(solver: AnySolver, name: str, schedule: str, last: int) -> Finding:
+def full_range(solver: AnySolver, name: str, schedule: str, last: int, *, early: bool = False) -> Finding:
     """From the schedule's noise to clean data, with its exact ends: the order is reported, and is at least 1.
 
     An error below 2 r^2, r the ratio from which the last step goes to 0, will do (see `order.full_range`).
     """
-    slopes, levels, _ = _slopes(solver, lambda n: uniform(SCHEDULES[schedule](), n), last)
+    slopes, levels, _ = _slopes(solver, lambda n: uniform(SCHEDULES[schedule](), n), last, early)
     worst = min(slopes, key=lambda which: slopes[which].late)
-    rest, least = 2 * float(levels[-2].ratio) ** 2, min(1, solver.order)
+    rest, least = 2 * float(levels[-2].ratio) ** 2, float(min(1, solver.order))
     passed = all(s.late >= least - SLACK or s.errors[max(s.errors)] <= rest for s in slopes.values())
     detail = f"{worst}: {slopes[worst].listed}"
     return Finding("full range", name, schedule, passed, detail, least, slopes[worst].late)
 
 
 def _slopes(
-    solver: AnySolver, grid: Callable[[int], list[Level]], last: int
+    solver: AnySolver, grid: Callable[[int], list[Level]], last: int, early: bool
 ) -> tuple[dict[str, Slope], list[Level], int]:
     """The slopes of mean and covariance, the finest levels, and the network calls along them."""
     problem, calls, finest = gaussian(DIMENSIONS), dict[int, int](), list[Level]()
@@ -58,8 +58,8 @@ def _slopes(
         return _relative(found.mean(start[0]), end[0]), _relative(found.cov(start[1]), end[1])
 
     slopes = {
-        "mean": measured(lambda n: errors(n)[0], first=FIRST, last=last),
-        "covariance": measured(lambda n: errors(n)[1], first=FIRST, last=last),
+        "mean": measured(lambda n: errors(n)[0], first=FIRST, last=last, early=early),
+        "covariance": measured(lambda n: errors(n)[1], first=FIRST, last=last, early=early),
     }
     return slopes, finest, calls[max(calls)]
 

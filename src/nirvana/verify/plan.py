@@ -30,8 +30,12 @@ SAMPLED = "cosine"
 
 @dataclass(frozen=True)
 class Effort:
-    """How far a proof goes: the most steps a deterministic order is measured with, and a stochastic one; seeds; ..."""
+    """How far a proof goes: the most steps a deterministic order is measured with, and a stochastic one; seeds; ...
 
+    early: an order is taken as soon as its slopes agree.
+    """
+
+    early: bool
     steps: int
     draws: int
     seeds: int
@@ -39,8 +43,8 @@ class Effort:
     spacings: tuple[str, ...]
 
 
-FULL = Effort(2048, 512, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
-QUICK = Effort(2048, 256, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
+FULL = Effort(False, 2048, 512, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
+QUICK = Effort(True, 2048, 256, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,15 @@ def _orders(job: Job) -> Iterator[Finding]:
     where = of, job.subject, job.schedule
     for spacing in effort.spacings:
         if of.deterministic:
-            yield order.primed_order(*where, spacing, effort.steps)
+            yield order.primed_order(*where, spacing, effort.steps, early=effort.early)
         else:
-            yield moments.moments(*where, spacing, effort.draws)
+            yield moments.moments(*where, spacing, effort.draws, early=effort.early)
     if of.deterministic:
-        yield order.started_order(*where, "uneven", effort.steps)
-        yield order.round_trip(*where, "uneven", effort.steps)
-        yield order.full_range(*where, effort.steps)
+        yield order.started_order(*where, "uneven", effort.steps, early=effort.early)
+        yield order.round_trip(*where, "uneven", effort.steps, early=effort.early)
+        yield order.full_range(*where, effort.steps, early=effort.early)
     else:
-        yield moments.full_range(*where, effort.draws)
+        yield moments.full_range(*where, effort.draws, early=effort.early)
 
 
 def _endpoints(job: Job) -> Iterator[Finding]:

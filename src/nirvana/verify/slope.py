@@ -55,18 +55,18 @@ class Slope:
         return "exact to rounding" if math.isinf(self.value) else self.listed
 
 
-def measured(error: Callable[[int], float], *, first: int, last: int) -> Slope:
+def measured(error: Callable[[int], float], *, first: int, last: int, early: bool = False) -> Slope:
     """The slope of `error`, which is relative, at n = first, 2*first, ... up to `last` or down to rounding.
 
     The window is the finest three errors whose two slopes agree. Only errors near rounding may be finer than it: else
-    a method whose first-order error shows late would be taken for what it is at first. Three slopes that agree to half
-    of AGREE end the search.
+    a method whose first-order error shows late would be taken for what it is at first. For the same reason it is only
+    `early` that three slopes which agree to half of AGREE end the search.
     """
     errors: dict[int, float] = {}
     n = first
     while n <= last:
         errors[n] = error(n)
-        if not errors[n] > FLOOR or _settled(list(errors.values())):  # `not >`: or no number
+        if not errors[n] > FLOOR or (early and _settled(list(errors.values()))):  # `not >`: or no number
             break
         n *= 2
     return Slope(errors, _window(list(errors.values())))
