@@ -230,6 +230,8 @@ def test_a_killed_mutant_is_not_equivalent(tmp_path: Path):
 
 def test_a_page_without_marks_is_refused(tmp_path: Path):
     page = tmp_path / "page.md"
+    write_between(page, "mutation", "text")
+    assert page.read_text() == "# Verification\n\n<!-- mutation -->\ntext\n<!-- /mutation -->\n"
     page.write_text("nothing")
     with pytest.raises(ValueError, match="needs the marks"):
         write_between(page, "mutation", "text")

@@ -134,8 +134,10 @@ def _cell(text: str) -> str:
 
 
 def write_between(page: Path, mark: str, text: str) -> None:
-    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a page. Raises ValueError where they are not there."""
+    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a page. ValueError where a page does not have them."""
     first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if not page.exists():
+        page.write_text(f"# Verification\n\n{first}\n{last}\n")
     before = page.read_text()
     if before.count(first) != 1 or before.count(last) != 1:
         raise ValueError(f"{page} needs the marks {first} and {last}, once each")
