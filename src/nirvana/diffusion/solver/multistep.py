@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nirvana.diffusion.level import Coefficient, Level, between, left_align
 from nirvana.diffusion.noise import Noise
-from nirvana.diffusion.solver.coordinate import Coordinate, corrections
+from nirvana.diffusion.solver.coordinate import Coordinate, DataInLam, corrections
 from nirvana.diffusion.solver.protocol import Denoise, Step
 
 
@@ -33,14 +33,20 @@ class History:
 
 @dataclass(frozen=True)
 class _Predictor:
-    """(c_x, c_0, s, d of each level but the last) of neighbouring levels, oldest first: the step to the last."""
+    """(c_x, c_0, s, d of each level but the last) of neighbouring levels, oldest first: the step to the last.
+
+    Where f is x0, d of `now` has c_0 in it.
+    """
 
     coordinate: Coordinate
 
     def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
         *before, now, nxt = levels
+        c_x, c_0, s = self.coordinate.first(now, nxt)
         of_now, *of_before = corrections(self.coordinate, now, nxt, before)
-        return *self.coordinate.first(now, nxt), *of_before, of_now
+        if isinstance(self.coordinate, DataInLam):
+            c_0, of_now = torch.zeros_like(c_0), of_now + c_0
+        return c_x, c_0, s, *of_before, of_now
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,8 @@ class Multistep:
             x = combined(x, zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
         levels, values = levels[-self.points :], values[-self.points :]
         c_x, c_0, s, *d = between(_Predictor(self.coordinate), *levels, nxt)
-        x_nxt = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
+        x_nxt = combined(left_align(c_x, x) * x, [(c_0, prediction.x0), *zip(d, values, strict=True)])
         if not self.deterministic and not nxt.is_clean:
             x_nxt = x_nxt + left_align(s, x) * noise.path(now, nxt).to(x)
-        x_nxt = combined(x_nxt, zip(d, values, strict=True))
         kept = slice(len(levels) - min(len(levels), self.points - 1 + self.corrects), None)
         return Step(now, nxt, x_nxt, prediction), History(levels[kept], values[kept])

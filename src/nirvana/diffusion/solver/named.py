@@ -58,7 +58,10 @@ def _unipc(points: int, linear: Linear = "bh2") -> Make:
 
 
 def _noisy(points: int, linear: Linear = "exact", *, corrects: bool = False) -> Make:
-    return lambda eta=1.0: Multistep(DataInLam(eta, linear), points, corrects)
+    def make(eta: float = 1.0) -> Multistep:
+        return Multistep(DataInLam(eta, linear), points, corrects)
+
+    return make
 
 
 def _single(tableau: Tableau) -> Make:
