@@ -135,10 +135,10 @@ CASES = [
     Case("DDIM", DDIM(), limit=300),
     Case("DDIM, eps network", DDIM(), eps=True, limit=300),
     Case("DDIM, guidance 3", DDIM(), guidance=3.0),
-    Case("DPM-Solver++ 2M", SOLVERS["dpmpp-2m"](), limit=300),
-    Case("UniPC-2", SOLVERS["unipc-2"](), limit=300),
+    Case("DPM-Solver++ 2M", SOLVERS["dpmpp-2m"]()),
+    Case("UniPC-2", SOLVERS["unipc-2"]()),
     Case("DDIM, eta = 1", DDIM(1.0), limit=800),
-    Case("SA-Solver", SOLVERS["sa-solver"](), limit=800),
+    Case("SA-Solver", SOLVERS["sa-solver"]()),
     Case("ancestral", Ancestral(), limit=800),
     Case("ancestral, eps network", Ancestral(), eps=True, limit=800),
 ]

@@ -9,17 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Coefficient, Level, between, mixed
+from nirvana.diffusion.level import Coefficient, Level, between, left_align
 from nirvana.diffusion.noise import Noise
-from nirvana.diffusion.solver.coordinate import Coordinate, corrections
+from nirvana.diffusion.solver.coordinate import Coordinate, DataInLam, corrections
 from nirvana.diffusion.solver.protocol import Denoise, Step
 
 
 def combined(x: Tensor, terms: Iterable[tuple[Coefficient, Tensor]]) -> Tensor:
-    """x + sum of c*f; a number 0 costs nothing."""
+    """x + sum of c*f; a number takes one pass over memory, the number 0 none."""
     for c, f in terms:
-        if not isinstance(c, float) or c:
-            x = mixed(1.0, x, c, f)
+        if isinstance(c, Tensor):
+            x = x + left_align(c, x) * f
+        elif c:
+            x = torch.add(x, f, alpha=c)
     return x
 
 
@@ -33,14 +35,20 @@ class History:
 
 @dataclass(frozen=True)
 class _Predictor:
-    """(c_x, c_0, s, d of each level but the last) of neighbouring levels, oldest first: the step to the last."""
+    """(c_x, c_0, s, d of each level but the last) of neighbouring levels, oldest first: the step to the last.
+
+    Where f is x0, d of `now` has c_0 in it.
+    """
 
     coordinate: Coordinate
 
     def __call__(self, *levels: Level) -> tuple[Tensor, ...]:
         *before, now, nxt = levels
+        c_x, c_0, s = self.coordinate.first(now, nxt)
         of_now, *of_before = corrections(self.coordinate, now, nxt, before)
-        return *self.coordinate.first(now, nxt), *of_before, of_now
+        if isinstance(self.coordinate, DataInLam):
+            c_0, of_now = torch.zeros_like(c_0), of_now + c_0
+        return c_x, c_0, s, *of_before, of_now
 
 
 @dataclass(frozen=True)
@@ -119,9 +127,8 @@ class Multistep:
             x = combined(x, zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
         levels, values = levels[-self.points :], values[-self.points :]
         c_x, c_0, s, *d = between(_Predictor(self.coordinate), *levels, nxt)
-        x_nxt = mixed(c_x, x, c_0, prediction.x0)
+        x_nxt = combined(left_align(c_x, x) * x, [(c_0, prediction.x0), *zip(d, values, strict=True)])
         if not self.deterministic and not nxt.is_clean:
-            x_nxt = mixed(1.0, x_nxt, s, noise.path(now, nxt).to(x))
-        x_nxt = combined(x_nxt, zip(d, values, strict=True))
+            x_nxt = combined(x_nxt, [(s, noise.path(now, nxt).to(x))])
         kept = slice(len(levels) - min(len(levels), self.points - 1 + self.corrects), None)
         return Step(now, nxt, x_nxt, prediction), History(levels[kept], values[kept])
