@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from nirvana.cli.main import main
 from nirvana.generate.model import Model, load
 from nirvana.generate.sampler import Sampler
 from nirvana.modality.png import read_png, read_png_metadata
-from tiny_run import make_run, spec
+from nirvana.train import checkpoint
+from nirvana.train.ema import Average
+from nirvana.train.run import RunFolder
+from tiny_run import make_run, spec, weights
 
 Captured = pytest.CaptureFixture[str]
 
@@ -73,6 +77,50 @@ def test_generate_keeps_what_saves_time_in_the_picture(
     monkeypatch.setattr(device, "has_bfloat16", lambda _: True)
     assert main(args) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_generate_by_a_rule_and_other_branches(capsys: Captured, tmp_path: Path) -> None:
+    path = make_run(tmp_path / "pets")
+    folder, tensors = RunFolder.open(path), weights(spec(), 40)
+    checkpoint.save_snapshot(folder, Fraction(1, 8), Average(20, 0.10, tensors))
+    plain = ["generate", str(path), "--steps", "2", "--out", "o"]
+    rule = ["--label", "cat:1.5+dog:0.5", "--rule", "apg:w=4,eta=0.5", "--negative", "otter", "--solver", "ddim:eta=1"]
+    assert main([*plain, *rule]) == 0
+    written = capsys.readouterr().out
+    assert "(2 steps of ddim:eta=1, guidance 4, rule apg:eta=0.5, negative otter, " in written
+    expected = load(path).generate(
+        label="cat:1.5+dog:0.5", steps=2, guidance=4.0, rule="apg:eta=0.5", negative="otter", solver="ddim:eta=1"
+    )
+    pixels, saved = read_png(Path("o/000.png"))
+    assert np.array_equal(pixels, expected.array[0]) and saved["request"] == expected.request.to_json()
+    assert main([*plain, "--autoguidance", "1/8"]) == 0
+    assert ", guidance 2, autoguidance 1/8, " in capsys.readouterr().out
+    pixels, _ = read_png(Path("o/000.png"))
+    assert np.array_equal(pixels, load(path).generate(steps=2, autoguidance="1/8").array[0])
+    assert main(["reproduce", "o/000.png"]) == 0
+    assert capsys.readouterr().out == "o/000.png: reproduced, byte for byte\n"
+
+
+def test_generate_and_reproduce_with_the_classifier_that_ships(capsys: Captured, tmp_path: Path) -> None:
+    path = make_run(tmp_path / "clothes", spec(names=(), shape=[1, 28, 28]))
+    assert main(["generate", str(path), "--label", "bag", "--classifier", "fashion:scale=2", "--out", "o"]) == 0
+    assert ", classifier fashion:scale=2, " in capsys.readouterr().out
+    assert main(["reproduce", "o/000.png"]) == 0
+    assert capsys.readouterr().out == "o/000.png: reproduced, byte for byte\n"
+    steered = read_png(Path("o/000.png"))[0]
+    assert not np.array_equal(steered, load(path).generate().array[0])
+
+
+def test_sheet_over_rules(capsys: Captured, run: str) -> None:
+    args = ["--x", "rule=cfg,apg:w=4,eta=0,norm=9,cfg++:w=0.4", "--y", "negative=none,otter", "--label", "cat"]
+    assert main(["sheet", run, "--steps", "2", *args, "--guidance", "3", "--out", "s.png"]) == 0
+    assert capsys.readouterr().out == "2 x 3 settings in s.png\n"
+    values = ["cfg", "apg:w=4,eta=0,norm=9", "cfg++:w=0.4"]
+    assert read_png_metadata(Path("s.png"))["x"] == {"field": "rule", "values": values}
+    args = ["--x", "steps=1", "--rule", "rescale", "--negative", "dog", "--out", "t.png", "--solver", "ddim:eta=0.5"]
+    assert main(["sheet", run, *args]) == 0
+    request: Any = read_png_metadata(Path("t.png"))["request"]
+    assert (request["rule"], request["negative"], request["solver"]) == ("rescale", "dog", "ddim:eta=0.5")
 
 
 def test_generate_compiled_says_what_it_costs(capsys: Captured, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +202,19 @@ def test_info_in_both_forms(capsys: Captured, run: str) -> None:
         (["--engine", "onnx"], "has no engine 'onnx' yet"),
         (["--engine", "onnx", "--weights", "raw"], "leave weights at 'ema'"),
         (["--engine", "onnx", "--precision", "bfloat16"], "precision at 'float32'"),
+        (["--rule", "agp"], "did you mean 'apg'"),
+        (["--rule", "apg:eta"], "NAME:KEY=VALUE"),
+        (["--rule", "apg:eta=3"], "eta is 3.0"),
+        (["--rule", "apg:w=3", "--guidance", "2"], "give one of them"),
+        (["--rule", "cfg++", "--solver", "ddpm"], "deterministic first-order steps"),
+        (["--rule", "cfg++", "--guidance", "2"], "from 0 (the weak branch) to 1"),
+        (["--solver", "ddim:etta=1"], "did you mean 'eta'"),
+        (["--negative", "oter"], "did you mean 'otter'"),
+        (["--label", "cat:1+oter"], "did you mean 'otter'"),
+        (["--autoguidance", "soon"], "fraction of the run"),
+        (["--autoguidance", "1/8"], "kept no earlier weights at 1/8"),
+        (["--classifier", "fashoin"], "did you mean 'fashion'"),
+        (["--classifier", "fashion"], "the classifier reads (1, 28, 28)"),
         (["a", "--label", "cat"], "give one of them"),
         (["a cat on a mat"], "knows labels, not prompts"),
         (["--out", "taken.txt"], "is a file"),

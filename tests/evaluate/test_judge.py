@@ -9,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nirvana.codec import Identity
 from nirvana.data import Dataset, open_data
+from nirvana.diffusion import Level
 from nirvana.errors import Refused
-from nirvana.evaluate import FashionJudge
+from nirvana.evaluate import CLASSIFIERS, FashionJudge
 from nirvana.evaluate import judge as judge_module
 from nirvana.evaluate.judge import JudgeNetwork, standardise
+from nirvana.generate.steering import Classifier
 
 WEIGHTS = Path(judge_module.__file__).parent / "weights" / "fashion_judge.safetensors"
 
@@ -103,3 +106,16 @@ def test_the_network_can_learn() -> None:
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_it_steers_by_the_probabilities_it_states(judge: FashionJudge, test_set: Dataset) -> None:
+    images = test_set.images[:20]
+    x0 = Identity().encode(torch.from_numpy(images.copy()).permute(0, 3, 1, 2)).requires_grad_()
+    log_probs = judge(x0, Level.of(0.6, 0.8))
+    np.testing.assert_allclose(log_probs.detach().exp().numpy(), judge.classify(images)[1], atol=1e-5)
+    (gradient,) = torch.autograd.grad(log_probs[:, 3].sum(), x0)
+    with torch.no_grad():
+        better = judge(x0 + 0.05 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None], Level.of(1.0, 0.0))
+    assert (better[:, 3] > log_probs[:, 3]).all()
+    assert isinstance(judge, Classifier) and judge.names == test_set.names
+    assert CLASSIFIERS["fashion"]().shape == (1, 28, 28)

@@ -30,6 +30,10 @@ fields = st.fixed_dictionaries(
         "guidance_interval": st.none() | st.tuples(st.floats(0, 1), st.floats(1.5, 1e6)),
         "precision": st.just("float32"),
         "engine": st.just("torch"),
+        "rule": st.sampled_from(["cfg", "apg:eta=0.5,norm=inf", "cfg++"]),
+        "negative": st.none() | names,
+        "autoguidance": st.sampled_from([None, "1/8", "0.25", "700:width=0.2"]),
+        "classifier": st.sampled_from([None, "fashion", "mine:scale=2"]),
     }
 )
 
@@ -71,7 +75,7 @@ def test_labels_take_turns() -> None:
         ({"solver": ""}, "solver must be a non-empty name"),
         ({"labels": ("",)}, "label must be a non-empty name"),
         ({"weights": "emma"}, "did you mean 'ema'"),
-        ({"version": 3}, "newer than this nirvana"),
+        ({"version": 4}, "newer than this nirvana"),
         ({"version": 0}, "no readable version"),
         ({"guidance_interval": (2.0, 1.0)}, "must rise, got 2 to 1"),
         ({"guidance_interval": (1.0, 1.0)}, "must rise"),
@@ -81,6 +85,17 @@ def test_labels_take_turns() -> None:
         ({"engine": "opnevino"}, "did you mean 'openvino'"),
         ({"engine": "onnx", "weights": "raw"}, "leave weights at 'ema'"),
         ({"engine": "onnx", "precision": "bfloat16"}, "precision at 'float32'"),
+        ({"rule": ""}, "rule must be a non-empty name"),
+        ({"rule": "apg:"}, "NAME:KEY=VALUE"),
+        ({"rule": "cfg:w=3"}, "give it as the guidance"),
+        ({"solver": "ddim:eta"}, "NAME:KEY=VALUE"),
+        ({"solver": "ddim:eta=x"}, "which takes a number"),
+        ({"negative": ""}, "negative must be a non-empty name"),
+        ({"autoguidance": "3/2"}, "fraction of the run such as 1/8"),
+        ({"classifier": ":scale=2"}, "has no name"),
+        ({"version": 2, "rule": "apg"}, "version 2 has no 'rule'"),
+        ({"version": 2, "negative": "cat"}, "version 2 has no 'negative'"),
+        ({"version": 1, "autoguidance": "1/8"}, "version 1 has no 'autoguidance'"),
         ({"version": 1, "precision": "bfloat16"}, "version 1 has no 'precision'"),
         ({"version": 1, "guidance_interval": (0.0, 1.0)}, "version 1 has no 'guidance_interval'"),
     ],
@@ -117,6 +132,10 @@ def test_the_ends_of_the_ranges_are_fine() -> None:
         ({"precision": None}, "lacks its field 'precision'"),
         ({"engine": 3}, "non-empty name"),
         ({"version": 1, "engine": "onnx"}, "version 1 has no 'engine'"),
+        ({"rule": None}, "lacks its field 'rule'"),
+        ({"rule": 3}, "non-empty name"),
+        ({"negative": 3}, "non-empty name"),
+        ({"classifier": 3}, "non-empty name"),
     ],
 )
 def test_from_json_is_strict(edit: dict[str, object], message: str) -> None:
@@ -150,6 +169,22 @@ def test_a_request_of_the_first_version_is_read_and_written_as_it_was() -> None:
     assert json.dumps(read.to_json()) == json.dumps(FIRST)
     with pytest.raises(Refused, match="lacks its field 'clip'"):
         SampleRequest.from_json({name: value for name, value in FIRST.items() if name != "clip"})
+
+
+SECOND = {
+    **{name: value for name, value in FIRST.items() if name != "version"},
+    "guidance_interval": [0.5, 2.0],
+    "precision": "bfloat16",
+    "engine": "torch",
+    "version": 2,
+}
+"""A request as the second version wrote it."""
+
+
+def test_a_request_of_the_second_version_is_read_and_written_as_it_was() -> None:
+    read = SampleRequest.from_json(SECOND)
+    assert (read.rule, read.negative, read.autoguidance, read.classifier) == ("cfg", None, None, None)
+    assert json.dumps(read.to_json()) == json.dumps(SECOND)
 
 
 def test_an_interval_is_written_with_a_comma() -> None:

@@ -83,7 +83,7 @@ def test_an_interval_is_plain_guidance_inside_and_the_plain_model_outside(model:
     levels, sampler = model.sampler().levels(model.request(steps=4)), model.sampler()
     for w, interval in ((3.0, INTERVAL), (3.0, None)):
         request = model.request(label="dog", n=2, steps=4, guidance=w, guidance_interval=interval)
-        denoiser, cond = sampler._conditioned(request, range(2))
+        denoiser, cond = sampler.steering(request).conditioned(range(2))
         x0 = denoiser(found[1], levels[2], cond, levels[3]).x0
         assert torch.equal(found[2], _moved(found[1], x0, levels[2], levels[3]))
     assert not torch.equal(found[3], plain[3]) and not torch.equal(found[3], guided[3])
@@ -198,13 +198,15 @@ def test_a_model_without_labels_takes_no_interval(tmp_path: Path) -> None:
         plain.request(guidance_interval=INTERVAL)
 
 
-def test_a_picture_of_the_first_version_is_reproduced_byte_for_byte(model: Model, tmp_path: Path) -> None:
-    request = SampleRequest(labels=("cat", "dog"), n=3, steps=2, batch=2, guidance=2.0, version=1)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_picture_of_an_old_version_is_reproduced_byte_for_byte(model: Model, tmp_path: Path, version: int) -> None:
+    request = SampleRequest(labels=("cat", "dog"), n=3, steps=2, batch=2, guidance=2.0, version=version)
     made = model.gather(request, model.stream(request))
     old = Images(made.array, request, made.origin)
     record: Any = old.metadata(1)
-    assert record["request"].keys() & {"guidance_interval", "precision", "engine"} == set()
-    assert record["request"]["version"] == 1
+    since = {1: {"guidance_interval", "precision", "engine"}, 2: set[str]()}[version]
+    assert record["request"].keys() & {*since, "rule", "negative", "autoguidance", "classifier"} == set()
+    assert record["request"]["version"] == version
     path = tmp_path / "old.png"
     write_png(path, made.array[1], record)
     again = reproduce(path)

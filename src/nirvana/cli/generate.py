@@ -11,6 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from nirvana.cli.console import Console, duration
 from nirvana.errors import Refused
 from nirvana.files import explained
+from nirvana.generate.named import taken
 from nirvana.generate.request import SampleRequest, interval
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def generate(
     model: Annotated[Positional[str], arg(metavar="MODEL")],
     prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]", help_behavior_hint="")] = None,
     *,
-    label: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="")] = (),
+    label: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:W][+...]", help_behavior_hint="")] = (),
     n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1,
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
-    solver: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None,
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
     seed: Annotated[int, arg(metavar="S")] = 0,
     out: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None,
@@ -38,6 +39,10 @@ def generate(
     grid: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
     weights: Annotated[str, arg(metavar="ema|raw")] = "ema",
     guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
+    rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg",
+    negative: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    autoguidance: Annotated[str | None, arg(metavar="FRACTION|IMAGES", help_behavior_hint="")] = None,
+    classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
     precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
     compile: bool = False,
@@ -51,12 +56,13 @@ def generate(
     examples:
       nirvana generate runs/flowers -n 16 --seed 7
       nirvana generate runs/flowers --label tulip --label rose -n 8 --guidance 3
+      nirvana generate runs/flowers --label tulip:1.5+rose:0.5 --rule apg:eta=0 --guidance 4
       nirvana generate runs/flowers --steps 50 --animate --out pictures
 
     Args:
         model: a run folder, or the name of one in runs/
         prompt: what the pictures are of; a label model takes the name of a class
-        label: class of the pictures; repeat it for several that take turns (all of them)
+        label: class of the pictures, or several with weights; repeat it for some that take turns (all of them)
         n: how many pictures
         steps: denoising steps (what the run recommends)
         solver: how a step is made (what the run recommends)
@@ -67,6 +73,10 @@ def generate(
         grid: where the noise levels lie (what the run recommends)
         weights: averaged or last weights
         guidance_interval: guide only between these noise levels sigma/alpha (everywhere)
+        rule: how guidance is applied: cfg, cfg++, rescale, apg, threshold
+        negative: class to lead away from, in place of no class
+        autoguidance: lead away from the model as it was at this moment of its training, such as 1/8
+        classifier: also steer by the gradient of a classifier: fashion
         precision: what the network computes in
         engine: torch, or one that `nirvana export` wrote: openvino, onnx, aoti
         compile: compile the network first, which takes minutes and pays off on a GPU
@@ -85,16 +95,22 @@ def generate(
         guidance_interval=ratios,
         precision=precision,
         engine=engine,
+        solver="ddim" if solver is None else solver,
+        rule=taken("rule", rule, "w")[0],
+        negative=negative,
+        autoguidance=autoguidance,
+        classifier=classifier,
     )
     if compile and engine != "torch":
         raise Refused(f"the engine '{engine}' was compiled at its export; leave --compile out")
     if prompt is not None and label:
         raise Refused(f"both the prompt '{prompt}' and a label were given; give one of them")
+    from nirvana.evaluate import CLASSIFIERS
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
     from nirvana.modality import save_animation
 
-    found = load(model, device=device, compile=compile)
+    found = load(model, device=device, compile=compile, classifiers=CLASSIFIERS)
     request = found.request(
         prompt,
         label=label or None,
@@ -109,6 +125,10 @@ def generate(
         guidance_interval=ratios,
         precision=precision,
         engine=engine,
+        rule=rule,
+        negative=negative,
+        autoguidance=autoguidance,
+        classifier=classifier,
     )
     folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
     if prompt is not None:
@@ -122,10 +142,9 @@ def generate(
         with explained(folder, "make room, or choose another --out"):
             save_animation(frames, folder / ANIMATION)
         paths.append(folder / ANIMATION)
-    guided = f", guidance {request.guidance:g}" if request.labels else ""
     console.result(
         f"{n} picture{'s' if n > 1 else ''} in {folder}"
-        f" ({request.steps} steps of {request.solver}{guided}, {duration(seconds)})",
+        f" ({request.steps} steps of {request.solver}{_guidance(request)}, {duration(seconds)})",
         {
             "out": str(folder),
             "files": [str(path) for path in paths],
@@ -133,6 +152,18 @@ def generate(
             "request": request.to_json(),
         },
     )
+
+
+def _guidance(request: SampleRequest) -> str:
+    """What guided the pictures, for people."""
+    by = {
+        "guidance": f"{request.guidance:g}" if request.labels or request.autoguidance else None,
+        "rule": None if request.rule == "cfg" else request.rule,
+        "negative": request.negative,
+        "autoguidance": request.autoguidance,
+        "classifier": request.classifier,
+    }
+    return "".join(f", {name} {value}" for name, value in by.items() if value is not None)
 
 
 def _note_cost(console: Console, model: Model, request: SampleRequest) -> None:

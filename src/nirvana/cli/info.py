@@ -41,6 +41,8 @@ def _lines(known: dict[str, Json]) -> str:
         "data": f"{known['source']}, {known['pictures']} pictures, {known['rejected']} files rejected",
         "recommended": best,
         "solvers": ", ".join(cast("list[str]", known["solvers"])),
+        "rules": ", ".join(cast("list[str]", known["rules"])),
+        "moments": ", ".join(cast("list[str]", known["moments"])) or "none (for autoguidance)",
         "made": f"{known['created']} by {known['command']}",
         "weights": f"sha256 {known['weights_sha256']}",
     }

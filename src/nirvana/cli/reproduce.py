@@ -32,6 +32,7 @@ def reproduce(
         out: also write the new file there
         model: where the run is now, if it moved
     """
+    from nirvana.evaluate import CLASSIFIERS
     from nirvana.generate.images import check_folder
     from nirvana.generate.reproduction import reproduce as again
 
@@ -40,7 +41,7 @@ def reproduce(
         if target.is_dir():
             raise Refused(f"{target} is a folder; name the file to write with --out")
         check_folder(target.parent)
-    made = again(file, model)
+    made = again(file, model, classifiers=CLASSIFIERS)
     if target is not None:
         with files.explained(target, "make room, or choose another --out"):
             target.parent.mkdir(parents=True, exist_ok=True)

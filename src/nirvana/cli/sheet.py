@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from nirvana.cli.console import Console
 from nirvana.errors import Refused
+from nirvana.generate.named import taken
 from nirvana.generate.request import SampleRequest, interval
 
 
@@ -18,13 +19,17 @@ def sheet(
     *,
     x: Annotated[str, arg(metavar="FIELD=A,B,...")],
     y: Annotated[str | None, arg(metavar="FIELD=A,B,...", help_behavior_hint="")] = None,
-    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    label: Annotated[str | None, arg(metavar="NAME[:W][+...]", help_behavior_hint="")] = None,
     n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1,
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
-    solver: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None,
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
     seed: Annotated[int, arg(metavar="S")] = 0,
     guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
+    rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg",
+    negative: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    autoguidance: Annotated[str | None, arg(metavar="FRACTION|IMAGES", help_behavior_hint="")] = None,
+    classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
     precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
     out: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
@@ -32,11 +37,13 @@ def sheet(
 ) -> None:
     """Compare settings on one labelled page: columns vary one field, rows another.
 
-    Fields: steps, guidance, seed, label, solver, grid, weights, precision, engine, guidance_interval (LOW:HIGH, none).
+    Fields: steps, guidance, seed, label, solver, grid, weights, precision, engine, rule (its w is the guidance), and
+    these, which may be none: guidance_interval (LOW:HIGH), negative, autoguidance, classifier.
 
     examples:
       nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
       nirvana sheet runs/flowers --x seed=0,1,2,3 --y label=rose,tulip --out sheet.png
+      nirvana sheet runs/flowers --x rule=cfg:w=4,rescale:w=4,apg:w=4,eta=0,cfg++:w=0.3 --y label=rose,tulip
 
     Args:
         model: a run folder, or the name of one in runs/
@@ -49,6 +56,10 @@ def sheet(
         guidance: guidance where no axis varies it
         seed: seed of the first picture in each place
         guidance_interval: noise levels sigma/alpha to guide between where no axis varies them (everywhere)
+        rule: how guidance is applied where no axis varies it: cfg, cfg++, rescale, apg, threshold
+        negative: class to lead away from where no axis varies it
+        autoguidance: moment of the training to lead away from where no axis varies it, such as 1/8
+        classifier: what also steers where no axis varies it: fashion
         precision: what the network computes in where no axis varies it
         engine: what runs the network where no axis varies it: torch, openvino, onnx, aoti
         out: the PNG file (generated/RUN-sheet.png)
@@ -63,13 +74,19 @@ def sheet(
         guidance_interval=ratios,
         precision=precision,
         engine=engine,
+        solver="ddim" if solver is None else solver,
+        rule=taken("rule", rule, "w")[0],
+        negative=negative,
+        autoguidance=autoguidance,
+        classifier=classifier,
     )
+    from nirvana.evaluate import CLASSIFIERS
     from nirvana.generate import sheet as sheets
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
 
     across, down = sheets.axis(x), None if y is None else sheets.axis(y)
-    found = load(model, device=device)
+    found = load(model, device=device, classifiers=CLASSIFIERS)
     target = Path(f"generated/{found.run.path.resolve().name}-sheet.png" if out is None else out).expanduser()
     if target.suffix.lower() != ".png" or target.is_dir():
         raise Refused(f"{target}: a sheet is a PNG file; name one with --out, such as sheet.png")
@@ -84,6 +101,10 @@ def sheet(
         guidance_interval=ratios,
         precision=precision,
         engine=engine,
+        rule=rule,
+        negative=negative,
+        autoguidance=autoguidance,
+        classifier=classifier,
     )
     cells = sheets.requests(found, base, across, down)
     total = sum(request.steps * len(request.batches()) for row in cells for request in row)

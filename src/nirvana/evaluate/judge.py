@@ -13,6 +13,9 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nirvana.data.builtin import FASHION_NAMES
+from nirvana.diffusion.guidance.classifier import Reads
+from nirvana.diffusion.level import Level
 from nirvana.errors import Refused
 
 SIDE = 28
@@ -51,14 +54,23 @@ def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 def standardise(pixels: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b 1 h w"]:
     """Pixels as the network reads them: about zero mean and unit deviation over the training set."""
-    return (pixels.float()[:, None] - 73.0) / 90.0
+    return _standardised(pixels.float()[:, None])
+
+
+def _standardised(pixels: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    return (pixels - 73.0) / 90.0
 
 
 class FashionJudge:
     """The trained classifier. Its right answers on the 10,000 test pictures are counted by the script that builds it.
 
+    It can steer a model (`nirvana.load(RUN, classifiers={"fashion": FashionJudge.load})`): it reads predicted pictures.
     Source of the pictures and of the order of the classes: Xiao et al. 2017, "Fashion-MNIST".
     """
+
+    names: tuple[str, ...] = FASHION_NAMES
+    shape: tuple[int, ...] | None = (1, SIDE, SIDE)
+    reads: Reads = "x0"
 
     def __init__(self, network: JudgeNetwork) -> None:
         self._network = network.eval().requires_grad_(False)
@@ -75,6 +87,13 @@ class FashionJudge:
             reason = str(error).splitlines()[0]
             raise Refused(f"{source} does not hold the judge's weights ({reason}); reinstall nirvana") from error
         return cls(network)
+
+    def __call__(self, x0: Float[Tensor, "b 1 28 28"], level: Level) -> Float[Tensor, "b 10"]:
+        """log p(class | x0) of pictures from -1 to 1, which autograd can differentiate; `level` makes no difference."""
+        del level
+        device = self._network.classify.weight.device
+        logits = self._network(_standardised((x0.to(device) + 1) * 127.5))
+        return torch.log_softmax(logits, dim=1)
 
     def classify(
         self, images: UInt8[np.ndarray, "n h w *c"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -11,17 +11,23 @@ import torch
 from torch import nn
 
 from nirvana.diffusion.grid import GRIDS
+from nirvana.diffusion.guidance import RULES
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
 from nirvana.generate.images import Images
+from nirvana.generate.moment import moment
 from nirvana.generate.origin import Origin, digest, origin
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Preview, Sampler
-from nirvana.generate.spec import build
-from nirvana.train.checkpoint import load_weights, newest
+from nirvana.generate.spec import ModelParts, build
+from nirvana.generate.steering import Classifier
+from nirvana.train.checkpoint import earlier_moments, load_earlier, load_weights, newest
 from nirvana.train.device import pick_device
 from nirvana.train.run import RunFolder
+
+Classifiers = Mapping[str, Callable[[], Classifier]]
+"""Name -> maker of a classifier that can steer a model."""
 
 
 class _Loaded(NamedTuple):
@@ -36,10 +42,13 @@ class Model:
     parts: the model with its averaged weights; labels, request, check: those of its `Sampler`.
     """
 
-    def __init__(self, run: RunFolder, device: torch.device, *, compile: bool = False) -> None:
+    def __init__(
+        self, run: RunFolder, device: torch.device, *, compile: bool = False, classifiers: Classifiers | None = None
+    ) -> None:
         self.run = run
         self.device = device
         self.compiled = compile
+        self._classifiers = classifiers
         self._loaded: dict[str, _Loaded] = {}
         averaged = self.sampler("ema")
         self.parts, self.labels = averaged.parts, averaged.labels
@@ -57,6 +66,8 @@ class Model:
                 self.device,
                 str(self.run.path),
                 engines=lambda engine: self._engine(engine, sha256),
+                earlier=self._earlier,
+                classifiers=self._classifiers,
                 compile=self.compiled,
             )
             self._loaded[which] = _Loaded(sampler, sha256, images)
@@ -68,6 +79,12 @@ class Model:
         if self.compiled:
             raise Refused(f"the engine '{engine}' was compiled at its export; leave compile out, or use 'torch'")
         return load_engine(self.run, engine, sha256)
+
+    def _earlier(self, written: str) -> ModelParts:
+        """The model as it was at a moment of its training."""
+        asked, parts = moment(written), build(self.run.model_spec)
+        parts.load(load_earlier(self.run, asked.at, asked.width), str(self.run.path))
+        return parts
 
     def sampler(self, which: str = "ema") -> Sampler:
         """What samples with the "ema" or "raw" weights, read at first use; Refused where they are damaged."""
@@ -94,12 +111,19 @@ class Model:
         guidance_interval: tuple[float, float] | None = None,
         precision: str = "float32",
         engine: str = "torch",
+        rule: str = "cfg",
+        negative: str | None = None,
+        autoguidance: str | None = None,
+        classifier: str | None = None,
     ) -> Images:
         """n pictures; picture i has seed `seed + i` and is the same alone and in any batch.
 
-        label: a class name, or several that take turns; None goes through all classes, picture i is of class i mod K.
-        What is None is the run's recommendation. guidance_interval: the ratios sigma/alpha to guide between; precision:
-        "float32" or "bfloat16"; engine: "torch" or an exported one. Refused where a value or name is not possible.
+        label: a class name, or several that take turns, each one alone or with others ("tulip:1.5+rose:0.5"); None goes
+        through all classes, picture i is of class i mod K. What is None is the run's recommendation. solver, rule:
+        names with their numbers ("ddim:eta=0.5", "apg:eta=0"). guidance_interval: the ratios sigma/alpha to guide
+        between. negative: a class to lead away from; autoguidance: a moment of the training to lead away from ("1/8");
+        classifier: one of those the model was loaded with ("fashion:scale=2"). precision: "float32" or "bfloat16";
+        engine: "torch" or an exported one. Refused where a value or name is not possible.
         """
         request = self.request(
             prompt,
@@ -113,6 +137,10 @@ class Model:
             guidance_interval=guidance_interval,
             precision=precision,
             engine=engine,
+            rule=rule,
+            negative=negative,
+            autoguidance=autoguidance,
+            classifier=classifier,
         )
         return self.gather(request, self.stream(request))
 
@@ -139,6 +167,8 @@ class Model:
             "recommended": cast("dict[str, Json]", dataclasses.asdict(self.parts.recommended)),
             "solvers": sorted(SOLVERS),
             "grids": sorted(GRIDS),
+            "rules": sorted(RULES),
+            "moments": [str(fraction) for fraction in earlier_moments(self.run)],
             "trained_images": checkpoint.images,
             "planned_images": self.run.plan.images,
             "finished": self.run.finished,
@@ -156,13 +186,17 @@ class Model:
         }
 
 
-def load(path_or_name: str | Path, *, device: str = "auto", compile: bool = False) -> Model:
+def load(
+    path_or_name: str | Path, *, device: str = "auto", compile: bool = False, classifiers: Classifiers | None = None
+) -> Model:
     """The model of a run folder, or of the run of that name in `runs/`, with its EMA weights.
 
     compile: run its network through `torch.compile`, which takes minutes at the first call and pays off on a GPU.
+    classifiers: makers of those that a request may name, such as {"fashion": FashionJudge.load}.
     Refused where it is no run folder, is damaged, has no checkpoint yet, or comes from a newer nirvana.
     """
-    return Model(RunFolder.open(find(path_or_name)), pick_device(device), compile=compile)
+    run = RunFolder.open(find(path_or_name))
+    return Model(run, pick_device(device), compile=compile, classifiers=classifiers)
 
 
 def find(path_or_name: str | Path) -> Path:

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from nirvana.errors import Refused, nearest, unknown
 
@@ -22,8 +22,12 @@ class Named:
 
     def __str__(self) -> str:
         """As it is written."""
-        listed = ",".join(f"{key}={value:g}" for key, value in self.values.items())
-        return f"{self.name}:{listed}" if listed else self.name
+        pairs = ",".join(f"{key}={_written(value)}" for key, value in self.values.items())
+        return f"{self.name}:{pairs}" if pairs else self.name
+
+
+def _written(value: float) -> str:
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def parse(kind: str, text: str) -> Named:
@@ -66,7 +70,9 @@ def made(kind: str, text: str, known: Mapping[str, Callable[..., T]], *first: ob
     for key, value in named.values.items():
         if key not in defaults:
             takes = ", ".join(defaults) or "none"
-            raise Refused(f"the {kind} '{named.name}' has no parameter '{key}'{nearest(key, defaults)} (known: {takes})")
+            raise Refused(
+                f"the {kind} '{named.name}' has no parameter '{key}'{nearest(key, defaults)} (known: {takes})"
+            )
         if isinstance(defaults[key], int) and not value.is_integer():
             raise Refused(f"the {kind} '{named.name}' takes a whole number for '{key}', got {value:g}")
     given = {key: int(value) if isinstance(defaults[key], int) else value for key, value in named.values.items()}
@@ -77,7 +83,13 @@ def made(kind: str, text: str, known: Mapping[str, Callable[..., T]], *first: ob
 
 
 def parameters(factory: Callable[..., object], first: int = 0) -> dict[str, float]:
-    """The numbers that a factory takes by name behind its `first` parameters, with their defaults."""
+    """The numbers that a factory takes by name behind its `first` parameters, with their defaults.
+
+    A factory may list them as its `parameters`.
+    """
+    declared = getattr(factory, "parameters", None)
+    if isinstance(declared, Mapping):
+        return dict(cast("Mapping[str, float]", declared))
     behind = list(inspect.signature(factory).parameters.values())[first:]
     return {p.name: p.default for p in behind if isinstance(p.default, int | float) and not isinstance(p.default, bool)}
 

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.images import RECORD, Images, layout, record
-from nirvana.generate.model import Model, load
+from nirvana.generate.model import Classifiers, Model, load
 from nirvana.generate.request import SampleRequest, whole
 from nirvana.modality import png
 
@@ -44,17 +44,19 @@ class Reproduction:
         return f"{self.file}: reproduced, but the largest difference of a pixel is {self.difference}/255{because}"
 
 
-def reproduce(file: str | Path, model: str | Path | None = None) -> Reproduction:
+def reproduce(
+    file: str | Path, model: str | Path | None = None, *, classifiers: Classifiers | None = None
+) -> Reproduction:
     """Run the batch that `file` (a picture or a grid) came from, in its shape and with its threads, and compare.
 
-    model: where the run is now, if it moved. Refused where the file has no record, or its model is missing or has
-    other weights by now.
+    model: where the run is now, if it moved. classifiers: as for `load`, where one steered the picture. Refused where
+    the file has no record, or its model is missing or has other weights by now.
     """
     file = Path(file).expanduser()
     pixels, saved = png.read_png(file)
     request, kind = _read(file, saved)
     source = cast("Mapping[str, Json]", saved["origin"])
-    found = _model(file, source, model)
+    found = _model(file, source, model, classifiers)
     with _threads(cast("Mapping[str, Json]", source["machine"]).get("threads")):
         images = found.origin(request)
         if images.sha256 != source["sha256"]:
@@ -108,12 +110,13 @@ def _read(file: Path, saved: Mapping[str, Json]) -> tuple[SampleRequest, str]:
         raise Refused(f"{file}: {error}") from None
 
 
-def _model(file: Path, source: Mapping[str, Json], model: str | Path | None) -> Model:
+def _model(file: Path, source: Mapping[str, Json], model: str | Path | None, classifiers: Classifiers | None) -> Model:
     path = str(source["path"]) if model is None else str(model)
     if model is None and not Path(path).is_dir():
         raise Refused(f"{file}: its model {path} is not there (any more); say where it is now with --model RUN")
     machine = cast("Mapping[str, Json]", source["machine"])
-    return load(path, device="cpu" if machine.get("device") == "cpu" else "auto", compile="compiled" in machine)
+    device = "cpu" if machine.get("device") == "cpu" else "auto"
+    return load(path, device=device, compile="compiled" in machine, classifiers=classifiers)
 
 
 @contextmanager

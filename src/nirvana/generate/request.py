@@ -10,8 +10,10 @@ from typing import cast
 
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
+from nirvana.generate.moment import moment
+from nirvana.generate.named import parse
 
-VERSION = 2
+VERSION = 3
 SEEDS = 2**63
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
@@ -20,6 +22,7 @@ ENGINES = ("torch", "openvino", "onnx", "aoti")
 
 _SINCE: Mapping[int, Mapping[str, object]] = {
     2: {"guidance_interval": None, "precision": "float32", "engine": "torch"},
+    3: {"rule": "cfg", "negative": None, "autoguidance": None, "classifier": None},
 }
 """The fields that came with a version, and what requests from before it mean."""
 
@@ -28,11 +31,15 @@ _SINCE: Mapping[int, Mapping[str, object]] = {
 class SampleRequest:
     """n pictures; picture i has seed `seed + i`, label `labels[i % len(labels)]`, and is made in batch `i // batch`.
 
-    labels: class names, empty for a model without classes. solver, grid: names that `nirvana.diffusion` knows.
+    labels: class names, or several with weights ("tulip:1.5+rose:0.5"); empty for a model without classes. solver,
+    grid: names that `nirvana.diffusion` knows, a solver with its numbers ("ddim:eta=0.5").
     guidance: w of x0 = weak + w*(strong - weak); 1 is the plain conditional model. weights: "ema" or "raw".
     clip: keep every predicted x0 in the range of the data (networks that predict eps need it).
     guidance_interval: guide only where low <= sigma/alpha <= high; None is everywhere. precision: of the network, the
     state is float32. engine: what runs the network, "torch" or one that `nirvana export` wrote.
+    rule: how strong and weak make one x0, a name of `RULES` with its numbers ("apg:eta=0"). The weak branch is the
+    model without a label, or with the label `negative`, or as it was at the moment `autoguidance` of its training
+    ("1/8", or images). classifier: name and scale of one that steers as well ("fashion:scale=2").
     version: as which the request is written; an old one has none of the fields that came later.
     Raises Refused on every value out of range.
     """
@@ -50,6 +57,10 @@ class SampleRequest:
     guidance_interval: tuple[float, float] | None = None
     precision: str = "float32"
     engine: str = "torch"
+    rule: str = "cfg"
+    negative: str | None = None
+    autoguidance: str | None = None
+    classifier: str | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -63,8 +74,15 @@ class SampleRequest:
         number("guidance", self.guidance)
         if self.guidance_interval is not None:
             _interval(self.guidance_interval)
-        for name in ("solver", "grid"):
-            text(name, getattr(self, name))
+        text("grid", self.grid)
+        parse("solver", text("solver", self.solver))
+        if "w" in parse("rule", text("rule", self.rule)).values:
+            raise Refused(f"the rule '{self.rule}' has a w of its own; give it as the guidance")
+        _optional("negative", self.negative)
+        if _optional("autoguidance", self.autoguidance) is not None:
+            moment(cast(str, self.autoguidance))
+        if _optional("classifier", self.classifier) is not None:
+            parse("classifier", cast(str, self.classifier))
         for label in self.labels:
             text("label", label)
         for name, known in (("weights", WEIGHTS), ("precision", PRECISIONS), ("engine", ENGINES)):
@@ -136,6 +154,10 @@ class SampleRequest:
             guidance_interval=None if fields["guidance_interval"] is None else _interval(fields["guidance_interval"]),
             precision=text("precision", fields["precision"]),
             engine=text("engine", fields["engine"]),
+            rule=text("rule", fields["rule"]),
+            negative=_optional("negative", fields["negative"]),
+            autoguidance=_optional("autoguidance", fields["autoguidance"]),
+            classifier=_optional("classifier", fields["classifier"]),
             version=version,
         )
 
@@ -199,3 +221,7 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise Refused(f"{name} must be a non-empty name, got {value!r}")
     return value
+
+
+def _optional(name: str, value: object) -> str | None:
+    return None if value is None else text(name, value)

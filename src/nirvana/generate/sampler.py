@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,18 +14,17 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from nirvana.codec import Identity
-from nirvana.condition import LabelConditioner
-from nirvana.diffusion.denoiser import Cond, Denoiser, Preconditioned
+from nirvana.diffusion.denoiser import Preconditioned
 from nirvana.diffusion.grid import GRIDS
-from nirvana.diffusion.guidance import Clipped, guided
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
+from nirvana.generate.named import made, taken
 from nirvana.generate.network import Compiled, in_bfloat16
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
+from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, solver_of
 
 BATCH = 64
 BATCH_NUMBERS = 2**17
@@ -66,7 +65,8 @@ def to_bytes(codec: Identity, x: Float[Tensor, "b c h w"]) -> UInt8[ndarray, "b 
 class Sampler:
     """Makes what a request asks for. parts: the model; where: what refusals call it, such as its run folder.
 
-    engines: loads the exported network of an engine; None where there is none. compile: run networks compiled.
+    engines: loads the exported network of an engine; earlier: the same model at an earlier moment of its training;
+    None where there is none. classifiers: make those that can steer, by name. compile: run networks compiled.
     """
 
     def __init__(
@@ -76,14 +76,20 @@ class Sampler:
         where: str,
         *,
         engines: Callable[[str], nn.Module] | None = None,
+        earlier: Callable[[str], ModelParts] | None = None,
+        classifiers: Mapping[str, Callable[[], Classifier]] | None = None,
         compile: bool = False,
     ) -> None:
         self.parts = on_device(parts, device)
         self.device = device
         self.where = where
         self._engines = engines
+        self._earlier = earlier
+        self._makers = dict(classifiers or {})
         self._compile = compile
         self._denoisers: dict[tuple[str, str], Preconditioned] = {}
+        self._weak: dict[tuple[str, str], ModelParts] = {}
+        self._classifiers: dict[str, Classifier] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -107,17 +113,30 @@ class Sampler:
         guidance_interval: tuple[float, float] | None = None,
         precision: str = "float32",
         engine: str = "torch",
+        rule: str = "cfg",
+        negative: str | None = None,
+        autoguidance: str | None = None,
+        classifier: str | None = None,
     ) -> SampleRequest:
-        """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it."""
+        """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
+
+        A w in the text of the rule is the guidance.
+        """
         best = self.parts.recommended
-        one_by_default = best.guidance if self.labels else 1.0
+        rule, w = taken("rule", rule, "w")
+        if guidance is not None and w is not None:
+            raise Refused(f"the guidance {guidance:g} and the w={w:g} of the rule are the same thing; give one of them")
+        guidance = guidance if w is None else w
+        if guidance is None:
+            recommended = best.guidance if self.labels else 1.0
+            guidance = default_guidance(rule, autoguidance is not None, recommended)
         request = SampleRequest(
             n=n,
-            labels=self._labels(prompt, label),
+            labels=self._labels(prompt, label, class_names(self.parts, self._guide(classifier))),
             steps=best.steps if steps is None else steps,
             solver=best.solver if solver is None else solver,
             grid=best.grid if grid is None else grid,
-            guidance=one_by_default if guidance is None else guidance,
+            guidance=guidance,
             seed=seed,
             batch=max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape))) if batch is None else batch,
             weights=weights,
@@ -125,27 +144,29 @@ class Sampler:
             guidance_interval=guidance_interval,
             precision=precision,
             engine=engine,
+            rule=rule,
+            negative=negative,
+            autoguidance=autoguidance,
+            classifier=classifier,
         )
         self.check(request)
         return request
 
-    def _labels(self, prompt: str | None, label: str | Sequence[str] | None) -> tuple[str, ...]:
+    def _labels(self, prompt: str | None, label: str | Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
         if prompt is not None and label is not None:
             raise Refused(
                 f"both the prompt '{prompt}' and a label were given; this model takes labels: give one of them"
             )
-        if prompt is not None and prompt not in self.labels:
+        if prompt is not None and prompt not in known:
             raise Refused(self._no_prompts(prompt))
         chosen = prompt if label is None else label
         if chosen is None:
-            return self.labels
+            return known
         names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
         if not names:
             raise Refused(
                 "an empty list of labels was given; name at least one, or leave it out for all of them in turn"
             )
-        for name in names:
-            self.parts.conditioner.index(name)
         return names
 
     def _no_prompts(self, prompt: str) -> str:
@@ -159,25 +180,22 @@ class Sampler:
 
     def check(self, request: SampleRequest) -> None:
         """Refused where this model cannot do `request`: solver, grid, labels, guidance, engine."""
-        if request.solver not in SOLVERS:
-            raise unknown("solver", request.solver, SOLVERS)
         if request.grid not in GRIDS:
             raise unknown("grid", request.grid, GRIDS)
-        if request.solver == "ddpm-learned" and not self.parts.denoiser.learned_variance:
-            others = ", ".join(sorted(SOLVERS.keys() - {"ddpm-learned"}))
-            raise Refused(
-                f"{self.where} has not learned a variance, so 'ddpm-learned' cannot run; use one of: {others}"
-            )
-        for name in request.labels:
-            self.parts.conditioner.index(name)
-        if self.labels and not request.labels:
-            raise Refused(
-                f"{self.where} needs labels, and the request has none; name some of: {', '.join(self.labels)}"
-            )
-        if not self.labels and (request.guidance != 1 or request.guidance_interval is not None):
-            raise Refused(f"{self.where} was trained without labels, so there is nothing to guide; leave guidance at 1")
         self.levels(request)
-        self._denoiser(request)
+        self.steering(request)
+
+    def steering(self, request: SampleRequest) -> Steering:
+        """What `request` makes of this model. Refused where it cannot be steered so."""
+        return Steering(
+            request,
+            self.where,
+            self.parts,
+            self._denoiser(request),
+            self.device,
+            weak=self._earlier_parts(request),
+            guide=self._guide(request.classifier),
+        )
 
     def levels(self, request: SampleRequest) -> list[Level]:
         """The steps + 1 noise levels that `request` visits; Refused where its grid has none such."""
@@ -195,50 +213,72 @@ class Sampler:
         return self._stream(request, request.batches() if batches is None else batches)
 
     def _stream(self, request: SampleRequest, batches: Sequence[range]) -> Iterator[Preview]:
-        levels, parts = self.levels(request), self.parts
+        levels, parts, steering = self.levels(request), self.parts, self.steering(request)
+        # A classifier steers by gradients, which inference mode does not record.
+        quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         for batch in batches:
             noise = SeededNoise([request.seed + i for i in batch], parts.shape, device=self.device)
             # Entered anew for every step: a context manager held across a yield would leak into the caller.
-            with torch.inference_mode():
-                denoiser, cond = self._conditioned(request, batch)
+            with quiet():
+                denoiser, cond = steering.conditioned(batch)
                 x = start(noise, levels[0])
-                walk = trajectory(denoiser, x, levels, SOLVERS[request.solver](), cond=cond, noise=noise)
+                walk = trajectory(denoiser, x, levels, solver_of(request), cond=cond, noise=noise)
             while True:
-                with torch.inference_mode():
+                with quiet():
                     step = next(walk, None)
                 if step is None:
                     break
                 yield Preview(batch, step.index + 1, request.steps, x, step.prediction.x0, step.x, parts.codec)
                 x = step.x
 
-    def _conditioned(self, request: SampleRequest, batch: range) -> tuple[Denoiser, Cond]:
-        conditioner, denoiser = self.parts.conditioner, self._denoiser(request)
-        if not isinstance(conditioner, LabelConditioner):
-            return self._clipped(denoiser, request), {}
-        names = [cast(str, request.label(i)) for i in batch]
-        cond = conditioner(torch.tensor([conditioner.index(name) for name in names], device=self.device))
-        steered = guided(denoiser, cond, conditioner.null(cond), request.guidance, request.guidance_interval)
-        return self._clipped(steered, request), cond
-
     def _denoiser(self, request: SampleRequest) -> Preconditioned:
         """The denoiser in the precision and engine of `request`, made once. Refused where there is no such engine."""
         form = request.engine, request.precision
         if form not in self._denoisers:
-            self._denoisers[form] = self.parts.denoiser.around(self._network(*form))
+            denoiser = self.parts.denoiser
+            exported = request.engine != "torch"
+            net = self._exported(request.engine) if exported else self._network(denoiser.net, request.precision)
+            self._denoisers[form] = denoiser.around(net)
         return self._denoisers[form]
 
-    def _network(self, engine: str, precision: str) -> nn.Module:
-        if engine != "torch":
-            if self._engines is None:
-                raise Refused(f"{self.where} has no exported engines; use the engine 'torch'")
-            return self._engines(engine)
-        net = self.parts.denoiser.net
+    def _exported(self, engine: str) -> nn.Module:
+        if self._engines is None:
+            raise Refused(f"{self.where} has no exported engines; use the engine 'torch'")
+        return self._engines(engine)
+
+    def _network(self, net: nn.Module, precision: str) -> nn.Module:
         net = in_bfloat16(net) if precision == "bfloat16" else net
         return Compiled(net, self.device) if self._compile else net
 
-    def _clipped(self, denoiser: Denoiser, request: SampleRequest) -> Denoiser:
-        """The range is kept after guidance, which leaves it."""
-        return Clipped(denoiser, *self.parts.codec.bounds) if request.clip else denoiser
+    def _earlier_parts(self, request: SampleRequest) -> ModelParts | None:
+        """The model at the moment of `autoguidance`, made once. Refused where there is no such moment."""
+        if request.autoguidance is None:
+            return None
+        form = request.autoguidance, request.precision
+        if form not in self._weak:
+            if self._earlier is None:
+                raise Refused(f"{self.where} has no earlier weights; leave autoguidance out")
+            parts = on_device(self._earlier(request.autoguidance), self.device)
+            net = self._network(parts.denoiser.net, request.precision)
+            self._weak[form] = replace(parts, denoiser=parts.denoiser.around(net))
+        return self._weak[form]
+
+    def _guide(self, written: str | None) -> Guide | None:
+        """The classifier that is written so, made once. Refused where it is unknown."""
+        if written is None:
+            return None
+        if not self._makers:
+            raise Refused(
+                f"{self.where} was loaded without a classifier, so '{written}' cannot steer it; load it with"
+                " classifiers=nirvana.evaluate.CLASSIFIERS, or with your own"
+            )
+
+        def guide(name: str, scale: float = 1.0) -> Guide:
+            if name not in self._classifiers:
+                self._classifiers[name] = self._makers[name]()
+            return Guide(self._classifiers[name], scale)
+
+        return made("classifier", written, {name: partial(guide, name) for name in self._makers})
 
     def pictures(self, request: SampleRequest) -> UInt8[ndarray, "n h w c"]:
         """The finished pictures of `request`."""

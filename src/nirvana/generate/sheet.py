@@ -16,6 +16,8 @@ from nirvana import files
 from nirvana.errors import Refused, unknown
 from nirvana.generate.images import record
 from nirvana.generate.model import Model
+from nirvana.generate.named import listed as whole
+from nirvana.generate.named import taken
 from nirvana.generate.request import SampleRequest, interval
 from nirvana.modality import png
 from nirvana.modality.image import mosaic
@@ -32,7 +34,16 @@ FIELDS: Mapping[str, type] = {
     "guidance_interval": str,
     "precision": str,
     "engine": str,
+    "rule": str,
+    "negative": str,
+    "autoguidance": str,
+    "classifier": str,
 }
+OPTIONAL = ("guidance_interval", "negative", "autoguidance", "classifier")
+"""Fields that "none" leaves out."""
+WITH_NUMBERS = ("solver", "rule", "autoguidance", "classifier")
+"""Fields whose values are NAME:KEY=VALUE,KEY=VALUE."""
+
 MOST_CELLS = 4096
 
 
@@ -48,24 +59,25 @@ class Axis:
         value = self.values[i]
         if self.field == "label":
             return dataclasses.replace(request, labels=(str(value),))
-        if self.field == "guidance_interval":
-            return dataclasses.replace(request, guidance_interval=_interval(str(value)))
+        if self.field in OPTIONAL and value == "none":
+            value = None
+        elif self.field == "guidance_interval":
+            # The comma is taken.
+            return dataclasses.replace(request, guidance_interval=interval(str(value).replace(":", ",")))
+        elif self.field == "rule":
+            rule, w = taken("rule", str(value), "w")
+            return dataclasses.replace(request, rule=rule, guidance=request.guidance if w is None else w)
         return dataclasses.replace(request, **{self.field: value})  # pyright: ignore[reportArgumentType]
 
 
-def _interval(written: str) -> tuple[float, float] | None:
-    """The comma is taken: "LOW:HIGH", or "none" for everywhere."""
-    return None if written == "none" else interval(written.replace(":", ","))
-
-
 def axis(text: str) -> Axis:
-    """The axis written as "steps=4,8,16" or "guidance_interval=none,0.2:5".
+    """The axis written as "steps=4,8,16", "guidance_interval=none,0.2:5" or "rule=cfg:w=3,apg:w=6,eta=0".
 
     Refused on an unknown field or a value of the wrong type.
     """
     field, _, listed = text.partition("=")
     field = field.strip()
-    values = [value.strip() for value in listed.split(",")]
+    values = whole(listed) if field in WITH_NUMBERS else [value.strip() for value in listed.split(",")]
     if field not in FIELDS:
         raise unknown("field of a sheet", field, FIELDS)
     if not all(values):

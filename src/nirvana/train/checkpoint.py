@@ -161,8 +161,7 @@ def _average(run: RunFolder, checkpoint: Checkpoint, sigma_rel: float) -> Mappin
         return load(checkpoint, _ema_name(checkpoint.sigma_rels.index(sigma_rel)))
     if checkpoint.images == 0:
         raise Refused(f"{run.path} has trained no step yet; let the training go on until it has saved a checkpoint")
-    if not 0 < sigma_rel < 0.288:
-        raise Refused(f"an EMA length of {sigma_rel} does not exist; give one between 0 and 0.288 (0.1 is usual)")
+    _check_width(sigma_rel)
     kept = [average for valid in run.valid_checkpoints() for average in load_averages(valid) if valid.images > 0]
     moments = {average.images for average in kept}
     for snapshot in run.snapshots():
@@ -170,3 +169,37 @@ def _average(run: RunFolder, checkpoint: Checkpoint, sigma_rel: float) -> Mappin
         if images < checkpoint.images and images not in moments:
             kept.append(load_snapshot(run, snapshot))
     return synthesize(kept, checkpoint.images, sigma_rel)
+
+
+def earlier_moments(run: RunFolder) -> dict[Fraction, int]:
+    """The fractions of the run before its newest checkpoint whose average was kept, and the images seen by then."""
+    images = {snapshot.fraction: run.plan.snapshot_images(snapshot.fraction) for snapshot in run.snapshots()}
+    return {fraction: seen for fraction, seen in images.items() if seen < newest(run).images}
+
+
+def load_earlier(run: RunFolder, at: Fraction | int, sigma_rel: float | None = None) -> dict[str, Tensor]:
+    """Averaged weights of an earlier moment, a fraction of the run or images seen, as `load_weights` gives the newest.
+
+    sigma_rel: the width; None is the plan's first profile, another than the kept ones is made of those up to then.
+    Raises Refused, listing the moments there are, where none was kept at `at`, or a file is missing or damaged.
+    """
+    moments = earlier_moments(run)
+    found = next((fraction for fraction, images in moments.items() if at in (fraction, images)), None)
+    if found is None:
+        listed = ", ".join(f"{fraction} ({images} images)" for fraction, images in moments.items())
+        raise Refused(f"{run.path} kept no earlier weights at {at}; it has {listed or 'none before its newest'}")
+    kept = [snapshot for snapshot in run.snapshots() if snapshot.fraction in moments and snapshot.fraction <= found]
+    width = run.plan.ema[0] if sigma_rel is None else sigma_rel
+    exact = next((one for one in kept if (one.fraction, one.sigma_rel) == (found, width)), None)
+    weights = load(newest(run), TASK)
+    if exact is not None:
+        return {**weights, **load_snapshot(run, exact).tensors}
+    if sigma_rel is None:
+        raise Refused(f"{run.path} lacks {run.snapshot_path(found, width)}; name another moment, or a width")
+    _check_width(width)
+    return {**weights, **synthesize([load_snapshot(run, one) for one in kept], moments[found], width)}
+
+
+def _check_width(sigma_rel: float) -> None:
+    if not 0 < sigma_rel < 0.288:
+        raise Refused(f"an EMA length of {sigma_rel} does not exist; give one between 0 and 0.288 (0.1 is usual)")
