@@ -159,6 +159,11 @@ def test_the_standard_error_covers() -> None:
     assert float(estimate.mean.std()) == pytest.approx(float(estimate.standard_error.mean()), rel=0.1)
 
 
+def test_two_estimates_differ_by_two_errors() -> None:
+    estimate = Estimate.of(torch.tensor([[1.0], [3.0]]))
+    assert (float(estimate.mean), float(estimate.standard_error)) == pytest.approx((2, 1))
+
+
 def test_one_estimate_has_no_error() -> None:
     estimate = Estimate.of(torch.tensor([[1.0, 2.0]]))
     assert estimate.mean.tolist() == [1, 2] and bool(estimate.standard_error.isnan().all())
@@ -338,6 +343,14 @@ def test_a_flow_that_knows_four_pictures_holds_each_for_a_quarter() -> None:
     terms = noise_terms(flow, pictures, ExactTrace(), randn(4, 16, seed=6), decoder)
     assert float(terms["decoder"].abs().max()) < 1e-3
     assert sum(terms.values()).tolist() == pytest.approx([math.log(4)] * 4, abs=0.01)  # pyright: ignore
+
+
+def test_the_flow_of_spread_pictures_is_at_the_level_it_says() -> None:
+    """At sigma/alpha = 0.37 the four are still far apart: log q - log p is log 4, and alpha is not nearly 1."""
+    pictures, chain = four_pictures(), ladder((-7.0, 1.0), 1000)
+    flow = Flow(DatasetDenoiser(pictures), {}, rising(200, 1.0, pure=True), SOLVERS["unipc-3"]())
+    terms = noise_terms(flow, pictures, ExactTrace(), 0.3 * randn(4, 16, seed=6), byte_decoder(chain, "large"))
+    assert terms["flow"].tolist() == pytest.approx([math.log(4)] * 4, abs=0.02)
 
 
 def test_the_bound_of_one_that_knows_four_pictures_is_a_quarter_too() -> None:

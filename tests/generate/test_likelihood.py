@@ -127,6 +127,22 @@ def test_the_exact_divergence_is_what_probes_scatter_around(plain: Model) -> Non
     assert abs(float(many.bits[0] - exact.bits[0])) < 5 * float(many.standard_errors[0]) + 0.05
 
 
+def test_the_exact_divergence_takes_no_probe_but_each_time_other_noise(
+    plain: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nirvana.generate.likelihood.HutchinsonTrace", None)
+    found = plain.log_likelihood(pictures(1, 3), steps=1, probes=2, dequantise="uniform", exact=True)
+    assert found.standard_errors[0] > 0
+
+
+def test_the_decoder_of_a_ladder_does_not_depend_on_its_length(model: Model) -> None:
+    short, long = (
+        model.log_likelihood(pictures(2), label="cat", method="bound", steps=4, levels=levels) for levels in (8, 64)
+    )
+    assert np.allclose(short.terms["decoder"], long.terms["decoder"], rtol=1e-6)
+    assert not np.allclose(short.terms["diffusion"], long.terms["diffusion"])
+
+
 def test_the_exact_box_has_eight_bits_through_the_whole_path(plain: Model) -> None:
     request = LikelihoodRequest(dequantise="uniform", steps=64)
     box = BoxDenoiser(-1 - 1 / 255, 1 + 1 / 255)
