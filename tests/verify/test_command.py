@@ -99,10 +99,10 @@ def test_refusals(args: list[str], message: str, capsys: Captured) -> None:
 
 
 FOUND = [
-    Finding("order", "it", "cosine uniform", True, "a", 2, 2.04, 64),
-    Finding("order", "it", "cosine uneven", True, "b", 2, 1.96, 64),
-    Finding("started order", "it", "cosine uneven", False, "c | d", 2, None, 64),
-    Finding("full range", "it", "cosine uniform", True, "e", 1, 2.2),
+    Finding("order", "it", "cosine uniform", True, "a", 2.0, 2.04, 64),
+    Finding("order", "it", "cosine uneven", True, "b", 2.0, 1.96, 64),
+    Finding("started order", "it", "cosine uneven", False, "c | d", 2.0, None, 64),
+    Finding("full range", "it", "cosine uniform", True, "e", 1.0, 2.2),
     Finding("endpoints", "it", "cosine", True, "f", calls=17),
     Finding("conversion", "eps", "oracle", True, "g", 1e-12, float("inf")),
 ]
