@@ -14,7 +14,7 @@ import torch
 
 from nirvana import files
 from nirvana.cli.main import main
-from nirvana.diffusion.grid import GRIDS, LISTS
+from nirvana.diffusion.grid import GRIDS, LISTS, karras
 from nirvana.diffusion.level import strictly_monotone
 from nirvana.diffusion.schedule import RectifiedFlow
 from nirvana.diffusion.search import candidates
@@ -72,7 +72,10 @@ def test_written_grids_are_read_number_by_number() -> None:
         ("ratios", "takes its levels, from noise to data: write ratios:NUMBER"),
         ("ratios:", "no list of numbers"),
         ("ratios:5,x,0", "no list of numbers"),
-        ("karras:5,0", "takes no list of numbers; lists are: times, lam, ratios"),
+        ("karras:5,0", "not written as NAME:KEY=VALUE"),
+        ("karras:roh=5", "has no parameter 'roh'; did you mean 'rho'"),
+        ("karras:rho=-1", "rho must be positive"),
+        ("uniform:rho=1", "has no parameter 'rho'.*known: none"),
         ("ratios:5,nan,0", "number 1 of the list, nan, is not a ratio"),
         ("ratios:0", "at least 2"),
         ("searched", "still to be found"),
@@ -107,11 +110,25 @@ def test_a_searched_grid_takes_a_solver_without_noise(model: Model, calls: list[
     assert calls == []
 
 
+def test_a_solver_with_numbers_is_searched_for(model: Model) -> None:
+    assert model.settled(model.request(grid="searched", solver="ddim:eta=0", steps=2)).grid.startswith("searched:inf,")
+    with pytest.raises(Refused, match="draws noise"):
+        model.request(grid="searched", solver="ddim:eta=0.5")
+
+
 def test_an_eps_network_is_refused_at_pure_noise_before_a_call(tmp_path: Path) -> None:
     model = load(make_run(tmp_path / "eps", spec(parameterization="eps", native="unit", c_noise="angle")))
     with pytest.raises(Refused, match="start the levels at alpha > 0"):
         model.request(grid="uniform")
     assert model.request(grid="karras").grid == "karras"
+
+
+def test_numbers_of_a_grid() -> None:
+    ratios = [float(level.ratio) for level in grid_of("karras:rho=3,pure=1", RANGE)(RectifiedFlow(), 4)]
+    expected = [float(level.ratio) for level in karras(RANGE, 3.0)(RectifiedFlow(), 4)]
+    assert ratios == [math.inf, *expected[1:]]
+    lam = [float(level.lam) for level in grid_of("uniform-lam:rho=2", RANGE)(RectifiedFlow(), 2)]
+    assert lam == pytest.approx([-5.0, 2.5, math.inf], rel=1e-13)
 
 
 def test_a_list_sets_the_steps_and_is_walked(model: Model) -> None:

@@ -216,14 +216,24 @@ def _with_exact_ends(levels: Level, from_pure_noise: bool) -> list[Level]:
 
 @dataclass(frozen=True)
 class NamedGrid:
-    """A grid of the registry: `make` gives it for a range of lam that was trained, `when` says what it is good for."""
+    """A grid of the registry: `make` gives it for a range of lam that was trained, `when` says what it is good for.
 
-    make: Callable[[LamRange], Grid]
+    Those over that range take rho, and pure=1 to start at alpha = 0 exactly.
+    """
+
+    make: Callable[..., Grid]
     when: str
 
     def __call__(self, lam: LamRange = EDM_RANGE) -> Grid:
         """The grid over `lam`, which those that take the levels of the schedule do not need."""
         return self.make(lam)
+
+
+def _over_range(factory: Callable[..., Grid], usual: float, when: str) -> NamedGrid:
+    def make(lam: LamRange, rho: float = usual, pure: int = 0) -> Grid:
+        return factory(lam, rho, from_pure_noise=pure != 0)
+
+    return NamedGrid(make, when)
 
 
 def _of_schedule(grid: Grid, when: str) -> NamedGrid:
@@ -239,9 +249,11 @@ GRIDS: Mapping[str, NamedGrid] = MappingProxyType(
         "linspace": _of_schedule(linspace, "to repeat papers: even over a table, its first and last step included"),
         "leading": _of_schedule(leading, "to repeat older samplers only: it starts below pure noise"),
         "quadratic": _of_schedule(quadratic, "DDIM on tables where fine detail matters: denser towards data"),
-        "karras": NamedGrid(karras, "first choice for edm, and for Heun: dense at low noise, from the trained range"),
-        "uniform-lam": NamedGrid(uniform_lam, "multistep exponential solvers: even where their error is"),
-        "exponential": NamedGrid(uniform_lam, "the same grid as uniform-lam, under the name others give it"),
+        "karras": _over_range(
+            karras, 7.0, "first choice for edm, and for Heun: dense at low noise, from the trained range"
+        ),
+        "uniform-lam": _over_range(uniform_lam, 1.0, "multistep exponential solvers: even where their error is"),
+        "exponential": _over_range(uniform_lam, 1.0, "the same grid as uniform-lam, under the name others give it"),
     }
 )
 """Name -> (range of lam that was trained) -> grid, with a line on when to use it."""

@@ -1,4 +1,4 @@
-"""Grids as people write them: NAME, LIST:number,number,... or searched."""
+"""Grids as people write them: NAME or NAME:KEY=VALUE, LIST:NUMBER,NUMBER,..., or searched."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nirvana.diffusion.grid import GRIDS, LISTS, Grid, LamRange, at_ratios
 from nirvana.diffusion.search import CANDIDATES
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, unknown
+from nirvana.generate.named import made
 from nirvana.generate.request import SampleRequest
+from nirvana.generate.steering import solver_of
 
 SEARCHED = "searched"
 """Alone, a grid that is still to be found for the model; with its ratios behind it, one that was."""
@@ -23,7 +24,7 @@ def grid_of(written: str, lam: LamRange) -> Grid:
     """The grid that is `written`, over the trained range `lam`. Refused where it is none, or `searched` alone."""
     name, numbers = _parsed(written)
     if name in GRIDS:
-        return GRIDS[name](lam)
+        return made("grid", written, {known: grid.make for known, grid in GRIDS.items()}, lam)
     if numbers is None:
         raise Refused("the grid 'searched' is still to be found for this request: request = model.settled(request)")
     try:
@@ -40,7 +41,7 @@ def steps_of(written: str, usual: int) -> int:
 
 def check_search(request: SampleRequest) -> None:
     """Refused where no grid can be searched for `request`: its solver draws noise, or it has too many steps."""
-    if not SOLVERS[request.solver]().deterministic:
+    if not solver_of(request).deterministic:
         raise Refused(f"a grid is searched for a solver without noise, such as ddim; '{request.solver}' draws noise")
     if request.steps > CANDIDATES:
         raise Refused(f"a searched grid has at most {CANDIDATES} steps, got {request.steps}; use uniform or karras")
@@ -60,12 +61,12 @@ def _parsed(written: str) -> tuple[str, list[float] | None]:
     name, colon, numbers = written.partition(":")
     if name not in NAMES:
         raise unknown("grid", name, NAMES)
+    if name in GRIDS:
+        return name, None
     if not colon:
         if name in LISTS:
             raise Refused(f"the grid '{name}' takes its levels, from noise to data: write {name}:NUMBER,NUMBER,...")
         return name, None
-    if name in GRIDS:
-        raise Refused(f"the grid '{name}' takes no list of numbers; lists are: {', '.join(LISTS)}")
     try:
         return name, [float(number) for number in numbers.split(",")]
     except ValueError:
