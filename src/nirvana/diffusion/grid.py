@@ -237,7 +237,11 @@ def _over_range(factory: Callable[..., Grid], usual: float, when: str) -> NamedG
 
 
 def _of_schedule(grid: Grid, when: str) -> NamedGrid:
-    return NamedGrid(lambda _: grid, when)
+    def make(lam: LamRange) -> Grid:
+        del lam
+        return grid
+
+    return NamedGrid(make, when)
 
 
 GRIDS: Mapping[str, NamedGrid] = MappingProxyType(
