@@ -57,7 +57,8 @@ def verify(
     chosen = (*own, *solver)
     schedules = schedule or (plan.QUICK_SCHEDULES if quick else tuple(SCHEDULES))
     todo = plan.jobs(chosen or tuple(SOLVERS), schedules, quick=quick, ours=not chosen)
-    started, findings = time.perf_counter(), list[Finding]()
+    started = time.perf_counter()
+    findings: list[Finding] = []
     with console.progress("proving", len(todo), "proofs") as bar:
         for done, found in enumerate(plan.run_all(todo, workers or _processors()), start=1):
             findings += found
