@@ -13,6 +13,7 @@ from nirvana.verify.endpoints import endpoints, grid, refusals
 from nirvana.verify.moments import moments
 from nirvana.verify.order import full_range, primed_order, round_trip, started_order
 from nirvana.verify.walks import AnySolver, Broken
+from nirvana.verify.weak import weak_order
 from verify import faulty_solvers as made
 
 COUNTS = (1, 2, 5)
@@ -27,6 +28,12 @@ def in_moments(solver: AnySolver) -> Finding:
     return moments(solver, "it", FLOW, "uneven", 128, early=True)
 
 
+def in_expectations(solver: AnySolver) -> Finding:
+    found = weak_order(solver, "it", FLOW, "uneven", 64, early=True)
+    assert found is not None
+    return found
+
+
 def at_the_ends(solver: AnySolver) -> Finding:
     return endpoints(solver, "it", FLOW, COUNTS)
 
@@ -37,6 +44,8 @@ SOUND = [
     (in_order, made.AnyStride, 2.0),
     (in_moments, made.Churned, 2.0),
     (in_moments, made.Posterior, 1.0),
+    (in_expectations, made.Churned, 2.0),
+    (in_expectations, made.Posterior, 1.0),
 ]
 
 
@@ -52,7 +61,7 @@ FAULTS = [
     (in_order, made.Boasting, "error"),
     (in_order, made.StageAtTheWrongSigma, ""),
     (in_order, made.UniformStride, ""),
-    (in_moments, made.ChurnAfterTheEvaluation, "transition"),
+    (in_expectations, made.ChurnAfterTheEvaluation, "error"),
     (in_moments, made.ChurnWithOneKey, "covariance"),
     (in_moments, made.WrongVariance, "covariance"),
     (at_the_ends, made.CallsOneTooMany, "n = 1: 1 network calls, declared 2"),

@@ -21,11 +21,7 @@ FIRST = 8
 
 
 def moments(solver: AnySolver, name: str, schedule: str, spacing: str, last: int, *, early: bool = False) -> Finding:
-    """As `trajectory` walks, mean and covariance converge to those of the last level: at least `started_order`.
-
-    So does the dependence of the end on the start, to a limit of its own: faults of the transition can cancel in the
-    moments (churn after the evaluation does, by the tower property).
-    """
+    """As `trajectory` walks, mean and covariance converge to those of the last level: at least `started_order`."""
     slopes, _, calls = _slopes(solver, lambda n: interior(SCHEDULES[schedule](), spacing, n), last, early)
     worst, declared = min(slopes, key=lambda which: _value(slopes[which])), float(solver.started_order)
     passed = all(slope.at_least(declared) for slope in slopes.values())
@@ -49,7 +45,7 @@ def full_range(solver: AnySolver, name: str, schedule: str, last: int, *, early:
 def _slopes(
     solver: AnySolver, grid: Callable[[int], list[Level]], last: int, early: bool
 ) -> tuple[dict[str, Slope], list[Level], int]:
-    """The slopes of mean, covariance and transition, the finest levels, and the network calls along them."""
+    """The slopes of mean and covariance, the finest levels, and the network calls along them."""
     problem, calls, finest = gaussian(DIMENSIONS), dict[int, int](), list[Level]()
 
     @cache
@@ -68,15 +64,10 @@ def _slopes(
         found = walked(n)
         return _relative(found.cov(problem.moments(finest[0])[1]), problem.moments(finest[-1])[1])
 
-    def transition(n: int) -> float:
-        return _relative(walked(n // 2).of_x, walked(n).of_x)
-
     slopes = {
         "mean": measured(mean, first=FIRST, last=last, early=early),
         "covariance": measured(covariance, first=FIRST, last=last, early=early),
     }
-    if solver.order:  # one that claims none need not have a limit
-        slopes["transition"] = measured(transition, first=2 * FIRST, last=last, early=early)
     return slopes, finest, calls[max(calls)]
 
 

@@ -15,7 +15,7 @@ import torch
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS, Tabulated
 from nirvana.diffusion.guidance import RULES
 from nirvana.errors import unknown
-from nirvana.verify import distribution, endpoints, guided, moments, oracle, order
+from nirvana.verify import distribution, endpoints, guided, moments, oracle, order, weak
 from nirvana.verify.finding import Finding
 from nirvana.verify.settings import SCHEDULES
 from nirvana.verify.subject import solver
@@ -71,6 +71,8 @@ def _orders(job: Job) -> Iterator[Finding]:
             yield order.primed_order(*where, spacing, effort.steps, early=effort.early)
         else:
             yield moments.moments(*where, spacing, effort.draws, early=effort.early)
+            found = weak.weak_order(*where, spacing, effort.draws, early=effort.early)
+            yield from [found] if found else []
     if of.deterministic:
         yield order.started_order(*where, "uneven", effort.steps, early=effort.early)
         yield order.round_trip(*where, "uneven", effort.steps, early=effort.early)

@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 OPEN, CLOSE = "<!-- mutation -->", "<!-- /mutation -->"
 """What stands between them in the Markdown is kept when it is written anew."""
 
-_OF_SOLVERS = ("order", "moments", "started order", "round trip", "full range", "endpoints", "refusals")
+_OF_SOLVERS = ("order", "moments", "weak order", "started order", "round trip", "full range", "endpoints", "refusals")
 
 HEADER = ("solver", "schedule", "order", "measured", "started", "measured", "full range", "calls", "verdict")
 
@@ -41,7 +41,7 @@ def _key(finding: Finding) -> tuple[str, str]:
 
 
 def _row(subject: str, schedule: str, group: Sequence[Finding]) -> Row:
-    main = [f for f in group if f.proof in ("order", "moments")]
+    main = [f for f in group if f.proof in ("order", "moments", "weak order")]
     started = [f for f in group if f.proof in ("started order", "moments")]
     full = [f for f in group if f.proof == "full range"]
     calls = [f.calls for f in group if f.proof == "endpoints" and f.calls is not None]
