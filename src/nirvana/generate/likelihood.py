@@ -271,13 +271,14 @@ class Evaluation:
     def _terms(self, x0: Tensor, denoiser: Denoiser, cond: Cond, noise: SeededNoise, probe: int) -> Terms:
         variance, of_decoder = self._variances
         decoder = byte_decoder(self.chain, of_decoder)
+        if self.parts.recommended.clip:  # the denoiser that pictures are made with
+            denoiser = Clipped(denoiser, *self.parts.codec.bounds)
         if self.request.method == "bound":
             calls = self.request.chosen_steps
-            kept = Clipped(denoiser, *self.parts.codec.bounds) if self.parts.recommended.clip else denoiser
             return bound_terms(
                 variational_bound(
                     self.chain,
-                    kept,
+                    denoiser,
                     x0,
                     cond=cond,
                     noise=noise,
