@@ -48,11 +48,8 @@ class Swift:
     def __call__(self, x: Float[Tensor, "b d"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         """E[x0 | x] = sum_k r_k ((1 - alpha g_k) mean_k + g_k x), g_k as in `MixtureDenoiser`."""
         del cond, nxt
-        m, alpha, sigma = (
-            self.mixture,
-            level.alpha.reshape(-1, 1),
-            level.sigma.reshape(-1, 1),
-        )  # one for all, or one each
+        # One level for all, or one each.
+        m, alpha, sigma = self.mixture, level.alpha.reshape(-1, 1), level.sigma.reshape(-1, 1)
         total = alpha**2 * m.variances + sigma**2
         gain = alpha * m.variances / total
         bias = torch.log(m.weights) - m.means.shape[1] / 2 * torch.log(total)
@@ -111,14 +108,15 @@ def distribution(solver: AnySolver, name: str, schedule: str, seeds: int) -> Fin
 def power(solver: AnySolver, name: str, schedule: str, seeds: int) -> Finding:
     """A denoiser that is told TOLD times the ratio is rejected; the power is the part of seeds with p < 0.05.
 
-    Noise makes up for a part of what a wrong level does: where `seeds` do not reject it, four times as many have to.
+    The solver's own error may hide the fault, and its noise make up for a part of it: where that many steps and seeds
+    do not reject it, four times as many of both have to.
     """
-    n = steps_needed(solver, schedule)
-    for seeds in (seeds, 4 * seeds):
-        p_values = _p_values(solver, schedule, n, seeds, TOLD)
-        together = min(uniformity(p) for p in p_values.values())
-        if together < UNLIKELY:
-            break
+    n, together, p_values = steps_needed(solver, schedule), 1.0, dict[str, Tensor]()
+    for more in (1, 4):
+        if together >= UNLIKELY:
+            n, seeds = more * n, more * seeds
+            p_values = _p_values(solver, schedule, n, seeds, TOLD)
+            together = min(uniformity(p) for p in p_values.values())
     powers = {test: float((p < 0.05).double().mean()) for test, p in p_values.items()}
     detail = f"ratio x {TOLD}, {n} steps, {seeds} seeds of {SAMPLES}: power at 0.05 {_shown(powers)}"
     return Finding("power", name, schedule, together < UNLIKELY, detail, UNLIKELY, together)

@@ -43,8 +43,8 @@ class Effort:
     spacings: tuple[str, ...]
 
 
-FULL = Effort(False, 2048, 512, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
-QUICK = Effort(True, 2048, 256, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
+FULL = Effort(False, 2048, 1024, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
+QUICK = Effort(True, 2048, 1024, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
 
 
 @dataclass(frozen=True)

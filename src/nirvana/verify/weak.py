@@ -114,7 +114,7 @@ def _expectation(solver: AnySolver, levels: Sequence[Level]) -> Tensor:
 
 
 def _true(level: Level) -> Tensor:
-    """The same expectation of the marginal at `level`: E exp(ikx) = sum_j weight_j exp(ik alpha mean_j - k^2 var_j/2)."""
+    """The same of the marginal at `level`: E exp(ikx) = sum_j weight_j exp(ik alpha mean_j - k^2 var_j/2)."""
     mixture, k = _line(), _FREQUENCY / level.norm
     spread = mixture.weights * torch.exp(-(k**2) * (level.alpha**2 * mixture.variances + level.sigma**2) / 2)
     at = k * level.alpha * mixture.means[:, 0]
