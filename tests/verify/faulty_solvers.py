@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nirvana.diffusion import Level, Noise, Schedule, Step, left_align, uniform
+from nirvana.diffusion import Level, Noise, Prediction, Schedule, Step, eps_from_x0, left_align, uniform
 from nirvana.diffusion.solver import Denoise
 
 
@@ -178,10 +178,16 @@ class Churned(Heun):
 
 
 class ChurnAfterTheEvaluation(Churned):
-    """The network sees x without the noise that is added."""
+    """The network sees x without the noise, and its eps is taken for that of x with the noise."""
 
-    def evaluated(self, denoise: Denoise, x: Tensor, noisier: Tensor, now: Level, higher: Level, nxt: Level) -> Any:
-        return denoise(x, now, nxt)
+    def evaluated(
+        self, denoise: Denoise, x: Tensor, noisier: Tensor, now: Level, higher: Level, nxt: Level
+    ) -> Any:
+        seen = denoise(x, now, nxt)
+        if now.is_pure_noise:
+            return seen
+        eps = eps_from_x0(x, seen.x0, now)
+        return Prediction((noisier - left_align(higher.sigma, x) * eps) / left_align(higher.alpha, x))
 
 
 class ChurnWithOneKey(Churned):

@@ -63,8 +63,8 @@ def weak_order(
     """Expectations of cos and sin under a mixture on a line converge to those of the last level: at least `order`.
 
     u(x, now) = E u(step(x, noise), nxt), from the last level to the first: u by Chebyshev's polynomials, E by
-    Gauss-Hermite's nodes. A Gaussian does not see all that is wrong: its moments are right to the second order when a
-    network is evaluated before churn is added. None for a solver with a history, or with two draws a step.
+    Gauss-Hermite's nodes. Here x0 is not linear in x, as it is for the Gaussian of `moments`.
+    None for a solver with a history, or with two draws a step.
     """
     along = SCHEDULES[schedule]()
     if not _is_memoryless(solver, interior(along, spacing, 4)):
