@@ -180,9 +180,7 @@ class Churned(Heun):
 class ChurnAfterTheEvaluation(Churned):
     """The network sees x without the noise, and its eps is taken for that of x with the noise."""
 
-    def evaluated(
-        self, denoise: Denoise, x: Tensor, noisier: Tensor, now: Level, higher: Level, nxt: Level
-    ) -> Any:
+    def evaluated(self, denoise: Denoise, x: Tensor, noisier: Tensor, now: Level, higher: Level, nxt: Level) -> Any:
         seen = denoise(x, now, nxt)
         if now.is_pure_noise:
             return seen
