@@ -265,4 +265,6 @@ def main(scenario: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever started the tests in the background may have had Ctrl-C ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(sys.argv[1], Path(sys.argv[2]))

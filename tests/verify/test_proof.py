@@ -41,7 +41,7 @@ def _in_the_suite(job: Job) -> bool:
 
 
 @pytest.mark.parametrize(
-    "job", filter(_in_the_suite, JOBS), ids=lambda job: f"{job.proof}-{job.subject}-{job.schedule}"
+    "job", [job for job in JOBS if _in_the_suite(job)], ids=lambda job: f"{job.proof}-{job.subject}-{job.schedule}"
 )
 def test_it_passes(job: Job) -> None:
     found = run(job)
