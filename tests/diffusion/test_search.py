@@ -27,7 +27,7 @@ RANGE = (-5.0, 5.0)
 
 @dataclass(frozen=True)
 class Steps:
-    """DDIM at `points` = 1. At 2 DPM-Solver++(2M): x0 + (x0 - x0_before) h/(2 h_before) in its place (Lu et al. 2022)."""
+    """DDIM at `points` = 1. At 2 DPM-Solver++(2M): x0 + (x0 - x0_before) h/(2 h_before) in its place (Lu et al.)."""
 
     points: int
     deterministic = True
