@@ -17,20 +17,26 @@ from nirvana.diffusion.level import Level, float64, strictly_monotone, walk
 from nirvana.diffusion.noise import Noise, SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import start, trajectory
-from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule
+from nirvana.diffusion.schedule import LinearVP, RectifiedFlow, Schedule
 from nirvana.diffusion.search import CANDIDATES, SUBSTEPS, candidates, refined, search
-from nirvana.diffusion.solver import DDIM, SOLVERS, Denoise, Solver, Step
+from nirvana.diffusion.solver import SOLVERS, Denoise, Solver, Step
 
 F64 = torch.float64
 RANGE = (-5.0, 5.0)
 
 
 @dataclass(frozen=True)
-class TwoStep:
-    """DPM-Solver++(2M): x_nxt = (sigma_nxt/sigma) x + c_0 (x0 + (x0 - x0_before) h/(2 h_before)) (Lu et al. 2022)."""
+class Steps:
+    """DDIM at `points` = 1. At 2 DPM-Solver++(2M): x0 + (x0 - x0_before) h/(2 h_before) in its place (Lu et al.)."""
 
-    order = started_order = 2
+    points: int
     deterministic = True
+
+    @property
+    def order(self) -> int:
+        return self.points
+
+    started_order = order
 
     def calls(self, levels: list[Level]) -> int:
         return len(levels) - 1
@@ -47,7 +53,7 @@ class TwoStep:
         prediction = denoise(x, now, nxt)
         of_x = float(nxt.sigma / now.sigma)
         guess, h = prediction.x0, float(nxt.lam - now.lam)
-        if state is not None and math.isfinite(h) and math.isfinite(float(state[1].lam)):
+        if self.points == 2 and state is not None and math.isfinite(h) and math.isfinite(float(state[1].lam)):
             guess = guess + (guess - state[0]) * h / (2 * float(now.lam - state[1].lam))
         x_nxt = of_x * x + float(nxt.alpha - of_x * now.alpha) * guess
         return Step(now, nxt, x_nxt, prediction), (prediction.x0, now)
@@ -88,12 +94,12 @@ def distance(x: Tensor, to: Tensor) -> float:
 @pytest.mark.parametrize("n", [6, 8])
 @pytest.mark.parametrize(
     ("schedule", "solver"),
-    [(RectifiedFlow(), TwoStep()), (LinearVP(), TwoStep()), (LinearVP(), DDIM()), (Cosine(), TwoStep())],
-    ids=["flow-2m", "vp-2m", "vp-ddim", "cosine-2m"],
+    [(RectifiedFlow(), Steps(2)), (LinearVP(), Steps(1))],
+    ids=["flow-2m", "vp-ddim"],
 )
 def test_it_is_nearer_to_the_end_of_many_steps_on_held_out_seeds(schedule: Schedule, solver: Solver[object], n: int):
     """At most 0.8 times the best of the fixed grids, on trajectories it has not seen."""
-    oracle, warm, held_out = mixture(), noise_of(10**6, 64), noise_of(0, 256)
+    oracle, warm, held_out = mixture(), noise_of(10**6, 64), noise_of(0, 128)
     levels = candidates(schedule(float64(1.0)), RANGE)
     found = search(oracle, start(warm, levels[0]), levels, solver, n, cond={}, noise=warm)
     assert len(found) == n + 1 and strictly_monotone(found) == "falling" and found[-1].is_clean
@@ -106,7 +112,7 @@ def test_it_is_nearer_to_the_end_of_many_steps_on_held_out_seeds(schedule: Sched
 def test_no_other_choice_of_the_candidates_is_much_better():
     """Against all 210 grids of 5 steps on 11 candidates."""
     oracle, noise = mixture(8, 6), noise_of(0, 64, 6)
-    levels, solver = candidates(Level.of(0.0, 1.0), (-3.0, 3.0), 11), TwoStep()
+    levels, solver = candidates(Level.of(0.0, 1.0), (-3.0, 3.0), 11), Steps(2)
     x = start(noise, levels[0])
     truth = end(oracle, refined(levels, SUBSTEPS), solver, noise)
     all_of_them = [[levels[0], *inner, levels[-1]] for inner in combinations(levels[1:-1], 4)]
@@ -125,7 +131,7 @@ def test_one_call_at_a_node_and_progress_to_the_end():
     def progress(done: int, total: int) -> None:
         seen.append((done, total))
 
-    search(oracle, start(noise, levels[0]), levels, DDIM(), n, cond={}, noise=noise, progress=progress)
+    search(oracle, start(noise, levels[0]), levels, Steps(1), n, cond={}, noise=noise, progress=progress)
     done = [d for d, _ in seen]
     assert done == sorted(done) and len({total for _, total in seen}) == 1 and seen[-1][0] == seen[-1][1]
     programming = SUBSTEPS * 12 + 1 + (n - 1) * (12 - n + 1)
@@ -136,7 +142,7 @@ def test_one_call_at_a_node_and_progress_to_the_end():
 @pytest.mark.parametrize("n", [1, 2, 11, 12])
 def test_any_number_of_steps_up_to_that_of_the_candidates(n: int):
     levels, noise = candidates(Level.of(0.0, 1.0), RANGE, 12), noise_of(0, 3)
-    found = search(mixture(), start(noise, levels[0]), levels, TwoStep(), n, cond={}, noise=noise)
+    found = search(mixture(), start(noise, levels[0]), levels, Steps(2), n, cond={}, noise=noise)
     assert len(found) == n + 1 and strictly_monotone(found) == "falling"
     assert found[0].is_pure_noise and found[-1].is_clean
 
@@ -171,11 +177,11 @@ def test_what_cannot_be_searched_is_refused_before_a_call():
     x = start(noise, levels[0])
     for n in (0, -1, 13):
         with pytest.raises(ValueError, match="grid of 1 to 12 steps"):
-            search(oracle, x, levels, DDIM(), n, cond={}, noise=noise)
+            search(oracle, x, levels, Steps(1), n, cond={}, noise=noise)
     with pytest.raises(ValueError, match="deterministic solver"):
         search(oracle, x, levels, SOLVERS["ddpm"](), 3, cond={}, noise=noise)
     with pytest.raises(ValueError, match="turn them round"):
-        search(oracle, x, levels[::-1], DDIM(), 3, cond={}, noise=noise)
+        search(oracle, x, levels[::-1], Steps(1), 3, cond={}, noise=noise)
     with pytest.raises(ValueError, match="two finite lam"):
         candidates(Level.of(0.0, 1.0), (-3.0, math.inf))
     with pytest.raises(ValueError, match="two finite lam"):
@@ -190,4 +196,4 @@ def test_a_network_without_finite_numbers_gives_no_grid():
     noise = noise_of(0, 2)
     levels = candidates(Level.of(0.0, 1.0), RANGE, 6)
     with pytest.raises(ValueError, match="no walk ends at finite numbers"):
-        search(broken, start(noise, levels[0]), levels, DDIM(), 3, cond={}, noise=noise)
+        search(broken, start(noise, levels[0]), levels, Steps(1), 3, cond={}, noise=noise)
