@@ -45,6 +45,7 @@ def generate(
     classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
     precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
+    interpolate: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
     compile: bool = False,
     animate: bool = False,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
@@ -58,6 +59,7 @@ def generate(
       nirvana generate runs/flowers --label tulip --label rose -n 8 --guidance 3
       nirvana generate runs/flowers --label tulip:1.5+rose:0.5 --rule apg:eta=0 --guidance 4
       nirvana generate runs/flowers --steps 50 --animate --out pictures
+      nirvana generate runs/flowers-gan -n 32 --interpolate 8 --label tulip
 
     Args:
         model: a run folder, or the name of one in runs/
@@ -80,6 +82,7 @@ def generate(
         classifier: also steer by the gradient of a classifier: fashion
         precision: what the network computes in
         engine: torch, or one that `nirvana export` wrote: openvino, onnx, aoti
+        interpolate: for a GAN or VAE: K steps from each picture to the next one, a row of the grid each
         compile: compile the network first, which takes minutes and pays off on a GPU
         animate: also write animation.webp, from noise to pictures
         device: cpu, cuda, mps or auto
@@ -101,6 +104,7 @@ def generate(
         negative=negative,
         autoguidance=autoguidance,
         classifier=classifier,
+        interpolate=interpolate,
     )
     if compile and engine != "torch":
         raise Refused(f"the engine '{engine}' was compiled at its export; leave --compile out")
@@ -130,7 +134,10 @@ def generate(
         negative=negative,
         autoguidance=autoguidance,
         classifier=classifier,
+        interpolate=interpolate,
     )
+    if animate and found.family != "diffusion":
+        raise Refused(f"{found.run.path} draws in one call, so there is no way from noise to show; leave --animate out")
     folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
     if prompt is not None:
         console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
@@ -145,8 +152,7 @@ def generate(
             save_animation(frames, folder / ANIMATION)
         paths.append(folder / ANIMATION)
     console.result(
-        f"{n} picture{'s' if n > 1 else ''} in {folder}"
-        f" ({request.steps} steps of {request.solver}{_guidance(request)}, {duration(seconds)})",
+        f"{n} picture{'s' if n > 1 else ''} in {folder} ({_way(found, request)}, {duration(seconds)})",
         {
             "out": str(folder),
             "files": [str(path) for path in paths],
@@ -154,6 +160,13 @@ def generate(
             "request": request.to_json(),
         },
     )
+
+
+def _way(model: Model, request: SampleRequest) -> str:
+    """How the pictures were drawn, for people."""
+    if model.family != "diffusion":
+        return f"one call of a {model.family.upper()}"
+    return f"{request.steps} steps of {request.solver}{_guidance(request)}"
 
 
 def _guidance(request: SampleRequest) -> str:

@@ -83,9 +83,10 @@ def captions(training: Training) -> tuple[str, ...]:
 
 def network(training: Training) -> str:
     """Parameters, width and stem."""
-    spec = cast("dict[str, int]", training.run.model_spec["network"])
+    spec = cast("dict[str, int | str]", training.run.model_spec["network"])
     size = f"{training.parameters / 1e6:.1f} million parameters"
-    return f"U-Net of {size}, {spec['width']} channels wide, on cells of {spec['stem']}x{spec['stem']} pixels"
+    kind = {"unet": "U-Net", "pyramid": "two pyramids of residual blocks"}[str(spec["kind"])]
+    return f"{kind} of {size}, {spec['width']} channels wide, on cells of {spec['stem']}x{spec['stem']} pixels"
 
 
 def steps(training: Training) -> str:

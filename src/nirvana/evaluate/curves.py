@@ -106,7 +106,7 @@ def _by_solver(model: Model, base: SampleRequest) -> Iterator[Series]:
 
 
 def _calls(model: Model, request: SampleRequest) -> float:
-    calls = SOLVERS[request.solver]().calls(model.sampler(request.weights).levels(request))
+    calls = SOLVERS[request.solver]().calls(model.diffusion(request.weights, "curves").levels(request))
     return float(request.steps if calls is None else calls)
 
 

@@ -22,6 +22,7 @@ from nirvana.evaluate.scores import FOLDER, Evaluation, Findings
 from nirvana.evaluate.space import DEFAULT_SPACE, FeatureSpace, open_space
 from nirvana.evaluate.subject import Measure, subject_of
 from nirvana.files import Json
+from nirvana.generate.family import check_diffusion
 from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 from nirvana.modality import grid
@@ -105,6 +106,8 @@ def evaluate(
     space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
     the data in the user's cache. Refused for whatever the user can mend.
     """
+    if plan.curves:
+        check_diffusion(model.run.model_spec, str(model.run.path), "curves against network calls and guidance")
     space = open_space(plan.space, model.device) if space is None else space
     goal = plan.goal(space)
     data = _data(model, plan.against)

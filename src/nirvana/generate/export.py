@@ -25,6 +25,7 @@ from nirvana.files import (
     sealed,
     write_chunks,
 )
+from nirvana.generate.family import check_diffusion
 from nirvana.generate.origin import digest, machine
 from nirvana.generate.parity import Deviation, Pictures, compare_pictures, fresh_calls
 from nirvana.generate.spec import build, on_device
@@ -93,6 +94,7 @@ def export_run(run: RunFolder, engine: str, precision: str = "auto") -> Exported
     """
     chosen = _engine(engine)
     version, dtype = chosen.version(), _dtype(engine, chosen, precision)
+    check_diffusion(run.model_spec, str(run.path), "network to export")
     weights = load_weights(run, "ema")
     parts = build(run.model_spec)
     parts.load(weights, str(run.path))

@@ -61,7 +61,7 @@ class Images:
         start = i - i % self.request.batch
         own: dict[str, Json] = {
             "kind": "picture",
-            "seed": self.request.seed + i,
+            "seed": self.request.seed_of(i),
             "index": i,
             "label": self.request.label(i),
             "batch": [start, min(start + self.request.batch, self.request.n)],
@@ -100,6 +100,8 @@ class Images:
 
 def layout(array: UInt8[np.ndarray, "n h w c"], request: SampleRequest) -> Image.Image:
     """The grid of the pictures of `request`."""
+    if request.interpolate is not None:
+        return grid(array, min(request.interpolate, len(array)))
     classes = len(request.labels)
     if 1 < classes <= min(COLUMNS, len(array)):
         return grid(array, classes, column_labels=request.labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -14,14 +14,17 @@ from nirvana.diffusion.guidance import RULES
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
-from nirvana.generate.grids import NAMES
+from nirvana.generate.family import ARTICLES, Parts, check_diffusion, family_of, model_parts
+from nirvana.generate.grids import NAMES, SEARCHED
 from nirvana.generate.images import Images
+from nirvana.generate.latent import LatentSampler
 from nirvana.generate.likelihood import Bytes, Evaluation, Likelihood
 from nirvana.generate.likelihood_request import SOLVER, LikelihoodRequest
 from nirvana.generate.moment import moment
 from nirvana.generate.origin import Origin, digest, origin
+from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
-from nirvana.generate.sampler import Preview, Sampler
+from nirvana.generate.sampler import PictureSampler, Sampler
 from nirvana.generate.searched import settled
 from nirvana.generate.spec import ModelParts, build
 from nirvana.generate.steering import Classifier
@@ -34,7 +37,7 @@ Classifiers = Mapping[str, Callable[[], Classifier]]
 
 
 class _Loaded(NamedTuple):
-    sampler: Sampler
+    sampler: PictureSampler[Any]
     sha256: str
     images: int
 
@@ -57,24 +60,36 @@ class Model:
         self.parts, self.labels = averaged.parts, averaged.labels
         self.request, self.check = averaged.request, averaged.check
 
+    @property
+    def family(self) -> str:
+        """ "diffusion", "gan" or "vae"."""
+        return family_of(self.run.model_spec)
+
     def _load(self, which: str) -> _Loaded:
         if which not in self._loaded:
             images = newest(self.run).images
             weights = load_weights(self.run, cast(Literal["ema", "raw"], which))
-            parts = build(self.run.model_spec)
+            parts = model_parts(self.run.model_spec)
             parts.load(weights, str(self.run.path))
             sha256 = digest(weights)
-            sampler = Sampler(
-                parts,
-                self.device,
-                str(self.run.path),
-                engines=lambda engine: self._engine(engine, sha256),
-                earlier=self._earlier,
-                classifiers=self._classifiers,
-                compile=self.compiled,
-            )
-            self._loaded[which] = _Loaded(sampler, sha256, images)
+            self._loaded[which] = _Loaded(self._sampler(parts, sha256), sha256, images)
         return self._loaded[which]
+
+    def _sampler(self, parts: Parts, sha256: str) -> PictureSampler[Any]:
+        where = str(self.run.path)
+        if not isinstance(parts, ModelParts):
+            if self.compiled:
+                raise Refused(f"{where} is {ARTICLES[parts.family]}, which is not compiled; leave compile out")
+            return LatentSampler(parts, self.device, where)
+        return Sampler(
+            parts,
+            self.device,
+            where,
+            engines=lambda engine: self._engine(engine, sha256),
+            earlier=self._earlier,
+            classifiers=self._classifiers,
+            compile=self.compiled,
+        )
 
     def _engine(self, engine: str, sha256: str) -> nn.Module:
         from nirvana.generate.export import load_engine
@@ -89,17 +104,24 @@ class Model:
         parts.load(load_earlier(self.run, asked.at, asked.width), str(self.run.path))
         return parts
 
-    def sampler(self, which: str = "ema") -> Sampler:
+    def sampler(self, which: str = "ema") -> PictureSampler[Any]:
         """What samples with the "ema" or "raw" weights, read at first use; Refused where they are damaged."""
         return self._load(which).sampler
+
+    def diffusion(self, which: str, what: str) -> Sampler:
+        """The sampler of a diffusion model; Refused where this is none, and so has no `what`."""
+        check_diffusion(self.run.model_spec, str(self.run.path), what)
+        return cast(Sampler, self.sampler(which))
 
     def settled(self, request: SampleRequest, progress: Callable[[int, int], None] | None = None) -> SampleRequest:
         """`request` with the levels of its grid "searched" written out, found at the first use; others as they are.
 
         progress(done, at most) is called while it is searched. Refused where that cannot be.
         """
-        loaded = self._load(request.weights)
-        return settled(loaded.sampler, request, loaded.sha256, self.run.model_spec, progress)
+        if request.grid != SEARCHED:
+            return request
+        loaded, sampler = self._load(request.weights), self.diffusion(request.weights, "grid to search")
+        return settled(sampler, request, loaded.sha256, self.run.model_spec, progress)
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.
@@ -126,6 +148,7 @@ class Model:
         negative: str | None = None,
         autoguidance: str | None = None,
         classifier: str | None = None,
+        interpolate: int | None = None,
     ) -> Images:
         """n pictures; picture i has seed `seed + i` and is the same alone and in any batch.
 
@@ -134,7 +157,8 @@ class Model:
         names with their numbers ("ddim:eta=0.5", "apg:eta=0"). guidance_interval: the ratios sigma/alpha to guide
         between. negative: a class to lead away from; autoguidance: a moment of the training to lead away from ("1/8");
         classifier: one of those the model was loaded with ("fashion:scale=2"). precision: "float32" or "bfloat16";
-        engine: "torch" or an exported one. Refused where a value or name is not possible.
+        engine: "torch" or an exported one. interpolate: so many steps from each picture to the next one, for GANs and
+        VAEs. Refused where a value or name is not possible.
         """
         request = self.request(
             prompt,
@@ -152,6 +176,7 @@ class Model:
             negative=negative,
             autoguidance=autoguidance,
             classifier=classifier,
+            interpolate=interpolate,
         )
         return self.gather(request, self.stream(request))
 
@@ -203,7 +228,7 @@ class Model:
 
     def evaluation(self, request: LikelihoodRequest) -> Evaluation:
         """What computes the likelihood of pictures batch by batch; Refused where the model cannot do the request."""
-        return Evaluation(self.sampler(request.weights), request)
+        return Evaluation(self.diffusion(request.weights, "likelihood"), request)
 
     def origin(self, request: SampleRequest) -> Origin:
         """Where a picture of `request` comes from: model, weights, versions, machine."""
@@ -212,18 +237,19 @@ class Model:
 
     def info(self) -> dict[str, Json]:
         """What is known about the model, as JSON."""
-        weights = self.parts.modules().parameters()
+        weights, diffusion = self.parts.modules().parameters(), self.family == "diffusion"
         checkpoint, data = newest(self.run), self.run.data
         return {
             "path": str(self.run.path),
+            "family": self.family,
             "labels": list(self.labels),
             "shape": list(self.parts.shape),
             "parameters": sum(p.numel() for p in weights),
             "recommended": cast("dict[str, Json]", dataclasses.asdict(self.parts.recommended)),
-            "solvers": sorted(SOLVERS),
-            "grids": sorted(NAMES),
-            "rules": sorted(RULES),
-            "moments": [str(fraction) for fraction in earlier_moments(self.run)],
+            "solvers": sorted(SOLVERS) if diffusion else [],
+            "grids": sorted(NAMES) if diffusion else [],
+            "rules": sorted(RULES) if diffusion else [],
+            "moments": [str(fraction) for fraction in earlier_moments(self.run)] if diffusion else [],
             "trained_images": checkpoint.images,
             "planned_images": self.run.plan.images,
             "finished": self.run.finished,

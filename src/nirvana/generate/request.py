@@ -13,7 +13,7 @@ from nirvana.files import Json
 from nirvana.generate.moment import moment
 from nirvana.generate.named import parse
 
-VERSION = 3
+VERSION = 4
 SEEDS = 2**63
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
@@ -23,6 +23,7 @@ ENGINES = ("torch", "openvino", "onnx", "aoti")
 _SINCE: Mapping[int, Mapping[str, object]] = {
     2: {"guidance_interval": None, "precision": "float32", "engine": "torch"},
     3: {"rule": "cfg", "negative": None, "autoguidance": None, "classifier": None},
+    4: {"interpolate": None},
 }
 """The fields that came with a version, and what requests from before it mean."""
 
@@ -40,6 +41,8 @@ class SampleRequest:
     rule: how strong and weak make one x0, a name of `RULES` with its numbers ("apg:eta=0"). The weak branch is the
     model without a label, or with the label `negative`, or as it was at the moment `autoguidance` of its training
     ("1/8", or images). classifier: name and scale of one that steers as well ("fashion:scale=2").
+    interpolate: in place of pictures of their own seeds, so many steps from each such picture to the next one: picture
+    i lies at i/interpolate on the way through the pictures of `seed`, `seed + 1`, ... and their labels.
     version: as which the request is written; an old one has none of the fields that came later.
     Raises Refused on every value out of range.
     """
@@ -61,6 +64,7 @@ class SampleRequest:
     negative: str | None = None
     autoguidance: str | None = None
     classifier: str | None = None
+    interpolate: int | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -71,6 +75,8 @@ class SampleRequest:
             raise Refused(f"steps must be at most {MOST_STEPS}, got {self.steps}; 10 to 1000 is usual")
         if self.seed + self.n > SEEDS:
             raise Refused(f"seed must be in 0..2^63-1 for every picture, got {self.seed}..{self.seed + self.n - 1}")
+        if self.interpolate is not None:
+            whole("interpolate", self.interpolate, least=2)
         number("guidance", self.guidance)
         if self.guidance_interval is not None:
             _interval(self.guidance_interval)
@@ -102,8 +108,12 @@ class SampleRequest:
         return {name: value for since in _SINCE if since > self.version for name, value in _SINCE[since].items()}
 
     def label(self, i: int) -> str | None:
-        """The class name of picture i; None for a model without classes."""
-        return self.labels[i % len(self.labels)] if self.labels else None
+        """The class name of picture i, or of the picture where its stretch begins; None for a model without classes."""
+        return self.labels[i // (self.interpolate or 1) % len(self.labels)] if self.labels else None
+
+    def seed_of(self, i: int) -> int:
+        """The seed of picture i, or of the picture where its stretch begins."""
+        return self.seed + i // (self.interpolate or 1)
 
     def batches(self) -> list[range]:
         """The pictures of each batch: [k*batch, (k+1)*batch), the last one cut at n."""
@@ -158,6 +168,7 @@ class SampleRequest:
             negative=_optional("negative", fields["negative"]),
             autoguidance=_optional("autoguidance", fields["autoguidance"]),
             classifier=_optional("classifier", fields["classifier"]),
+            interpolate=None if fields["interpolate"] is None else whole("interpolate", fields["interpolate"], least=2),
             version=version,
         )
 

@@ -7,24 +7,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nirvana.data import DEFAULT_SIZE, Dataset, open_data
+from nirvana.diffusion import Objective
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
+from nirvana.generate.family import Parts, family_of, model_parts
+from nirvana.generate.latent import any_sampler
+from nirvana.generate.latent_spec import GanParts, VaeParts
 from nirvana.generate.model import find
 from nirvana.generate.request import SampleRequest
-from nirvana.generate.sampler import Sampler
-from nirvana.generate.spec import ModelParts, build
+from nirvana.generate.sampler import PictureSampler
+from nirvana.generate.spec import ModelParts
+from nirvana.latent import Evidence, Relativistic
 from nirvana.modality import grid, to_png_bytes
+from nirvana.recipes.older import AdversarialTask, VariationalTask
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
-from nirvana.recipes.task import DiffusionTask, PictureBatches
+from nirvana.recipes.task import DiffusionTask, PictureBatches, PictureTask
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
@@ -46,14 +52,14 @@ class Training:
 
     run: RunFolder
     data: Dataset
-    task: DiffusionTask
+    task: PictureTask
     batches: PictureBatches
     forecast: Forecast | None
 
     @property
     def parameters(self) -> int:
-        """Of the network and the conditioner."""
-        return sum(parameter.numel() for parameter in self.task.phases[0].parameters.values())
+        """Of all that is trained."""
+        return sum(tensor.numel() for phase in self.task.phases for tensor in phase.parameters.values())
 
     @property
     def passes(self) -> float:
@@ -75,10 +81,10 @@ class Training:
 
 def _grid_request(
     spec: Mapping[str, Json], weights: Mapping[str, Tensor], device: torch.device, where: str
-) -> tuple[Sampler, SampleRequest]:
-    parts = build(spec)
+) -> tuple[PictureSampler[Any], SampleRequest]:
+    parts = model_parts(spec)
     parts.load(weights, where)
-    sampler = Sampler(parts, device, where)
+    sampler = any_sampler(parts, device, where)
     columns = min(_GRID_COLUMNS, len(sampler.labels) or 8)
     return sampler, replace(sampler.request(n=_GRID_ROWS * columns), labels=sampler.labels[:columns])
 
@@ -162,10 +168,11 @@ def _planner(order: Order, data: Dataset, device: torch.device, parent: RunFolde
     def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
         sampler, request = _grid_request(recipe.model, weights, device, "a trial")
         started = time.perf_counter()
-        sampler.pictures(replace(request, steps=_TRIED_STEPS))
-        return (time.perf_counter() - started) * request.steps / _TRIED_STEPS
+        tried = min(_TRIED_STEPS, request.steps)
+        sampler.pictures(replace(request, steps=tried))
+        return (time.perf_counter() - started) * request.steps / tried
 
-    def task(recipe: Recipe, plan: TrainPlan) -> DiffusionTask:
+    def task(recipe: Recipe, plan: TrainPlan) -> PictureTask:
         return make_task(recipe, recipe.model, plan, device)
 
     return Planner(order, data, make, task, draw, device, begun_at)
@@ -185,20 +192,23 @@ def make_task(
     plan: TrainPlan,
     device: torch.device,
     start: Mapping[str, Tensor] | None = None,
-) -> DiffusionTask:
+) -> PictureTask:
     """The task of `recipe` with weights drawn from the seed, or taken from `start` where names and shapes fit."""
     with seeded(torch.device("cpu"), plan.seed, "weights"):
-        parts = build(spec)
+        parts = model_parts(spec)
     if start is not None:
         _take_over(parts, start)
     parts.modules().to(device)
-    return DiffusionTask(
-        parts,
-        recipe.objective(parts),
-        strata=plan.batch,
-        weight_decay=recipe.weight_decay,
-        compile=plan.compile,
-    )
+    decay, compile = recipe.weight_decay, plan.compile
+    match parts, recipe.objective(parts):
+        case ModelParts(), Objective() as objective:
+            return DiffusionTask(parts, objective, strata=plan.batch, weight_decay=decay, compile=compile)
+        case GanParts(), Relativistic() as objective:
+            return AdversarialTask(parts, objective, weight_decay=decay, compile=compile)
+        case VaeParts(), Evidence() as objective:
+            return VariationalTask(parts, objective, weight_decay=decay, compile=compile)
+        case _, objective:
+            raise ValueError(f"{type(objective).__name__} is no objective for {type(parts).__name__}")
 
 
 def _descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json]:
@@ -210,41 +220,48 @@ def _descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Jso
             f"{parent.path} makes pictures of {shape[0]} channels, and these have {facts.channels};"
             " start from a run of the same kind of pictures, or leave --from out"
         )
-    for name in ("parameterization", "native", "c_in", "c_noise", "schedule", "learned_variance"):
-        if before[name] != recipe.model[name]:
+    for name in ("family", "parameterization", "native", "c_in", "c_noise", "schedule", "learned_variance", "latent"):
+        if before.get(name) != recipe.model.get(name):
             raise Refused(
-                f"{parent.path} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
-                " choose the recipe it was trained with"
+                f"{parent.path} was trained with {name} {before.get(name)}, and the recipe has"
+                f" {recipe.model.get(name)}; choose the recipe it was trained with"
             )
     vector = cast("Mapping[str, Json]", recipe.model["network"])["vector_dim"]
     network = {**cast("Mapping[str, Json]", before["network"]), "vector_dim": vector}
-    return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
+    if family_of(before) == "diffusion":
+        return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
+    if shape[-1] != facts.size:
+        raise Refused(
+            f"{parent.path} makes pictures of {shape[-1]} pixels, these have {facts.size}, its network has one size;"
+            f" give --size {shape[-1]}"
+        )
+    return {**recipe.model, "network": network}
 
 
 def _descended_weights(parent: RunFolder, facts: Facts) -> dict[str, Tensor]:
     """The averaged weights of `parent`, the rows of its label table named by these classes."""
     weights = dict(load_weights(parent))
-    table = weights.pop(_TABLE, None)
     conditioner = cast("Mapping[str, Json]", parent.model_spec["conditioner"])
     known = cast("list[str]", conditioner.get("names", []))
-    if table is not None:
-        weights[_NULL] = table[-1]
-        for row, name in enumerate(facts.names):
-            if name in known:
-                weights[f"{_ROW}{row}"] = table[known.index(name)]
+    for name in [name for name in weights if name.endswith(_TABLE)]:
+        table = weights.pop(name)
+        weights[f"{name}/null"] = table[-1]
+        for row, label in enumerate(facts.names):
+            if label in known:
+                weights[f"{name}/{row}"] = table[known.index(label)]
     return weights
 
 
 _TABLE = "conditioner.embedding.weight"
-_NULL, _ROW = f"{_TABLE}/null", f"{_TABLE}/"
 
 
-def _take_over(parts: ModelParts, start: Mapping[str, Tensor]) -> None:
+def _take_over(parts: Parts, start: Mapping[str, Tensor]) -> None:
     """Copy `start` into the model. A class the parent did not know begins at the parent's null class."""
     own = parts.modules().state_dict()
     for name, tensor in own.items():
-        if name == _TABLE and _NULL in start:
-            rows = [start.get(f"{_ROW}{row}", start[_NULL]) for row in range(len(tensor) - 1)]
-            tensor.copy_(torch.stack([*rows, start[_NULL]]))
+        if f"{name}/null" in start:
+            null = start[f"{name}/null"]
+            rows = [start.get(f"{name}/{row}", null) for row in range(len(tensor) - 1)]
+            tensor.copy_(torch.stack([*rows, null]))
         elif name in start and start[name].shape == tensor.shape:
             tensor.copy_(start[name])

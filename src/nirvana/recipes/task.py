@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -13,7 +14,7 @@ from nirvana.data import Dataset, flips, mirrored, order
 from nirvana.diffusion import Objective, sample_rng, stratified
 from nirvana.generate.spec import ModelParts
 from nirvana.train.device import sent
-from nirvana.train.task import Loss, Phase, Position
+from nirvana.train.task import Loss, Phase, Position, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,16 @@ class PictureBatches:
     def files(self, indices: range) -> list[str]:
         """Their files, in order."""
         return self.data.files(order(self.seed, len(self.data), indices).tolist())
+
+
+@runtime_checkable
+class PictureTask(Task[Pictures], Protocol):
+    """A task on pictures, of any family."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
 
 
 class DiffusionTask:
