@@ -17,6 +17,7 @@ from nirvana.errors import Refused, nearest
 from nirvana.files import Json
 from nirvana.generate.request import text, whole
 from nirvana.generate.spec import Recommended, Spec, load_weights_into
+from nirvana.latent import log_scale
 from nirvana.nn import Critic, Decoder, Encoder, PyramidConfig
 
 DIRECT = "direct"
@@ -25,6 +26,9 @@ DIRECT = "direct"
 DRAWING = Recommended(steps=1, solver=DIRECT, grid=DIRECT, guidance=1.0, clip=False)
 
 FAMILIES = ("gan", "vae")
+
+_HASTE = 10.0
+"""An optimiser that moves every number by about the rate moves log sigma so many times faster: it has far to go."""
 
 _REQUIRED = ("family", "network", "latent", "conditioner", "codec", "shape")
 
@@ -78,11 +82,15 @@ class GanParts(LatentParts):
 
 
 class Scale(nn.Module):
-    """The raw logarithm of the scale of a VAE's likelihood, one number (see `nirvana.latent.log_scale`)."""
+    """The logarithm of the scale of a VAE's likelihood, one learned number for all pictures."""
 
     def __init__(self, start: float = -1.0) -> None:
         super().__init__()
-        self.raw = nn.Parameter(torch.tensor(start))
+        self.raw = nn.Parameter(torch.tensor(start / _HASTE))
+
+    def forward(self) -> Float[Tensor, ""]:
+        """log sigma."""
+        return log_scale(_HASTE * self.raw)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nirvana.diffusion import sample_rng
 from nirvana.generate.latent_spec import GanParts, LatentParts, VaeParts
-from nirvana.latent import Evidence, Posterior, Relativistic, log_scale
+from nirvana.latent import Evidence, Posterior, Relativistic
 from nirvana.recipes.task import Pictures
 from nirvana.train.device import sent
 from nirvana.train.task import Loss, Phase, Position
@@ -125,7 +125,7 @@ class VariationalTask(LatentTask):
         x0 = parts.codec.encode(sent(batch.x0, self.device))
         cond = parts.conditioner(batch.labels)
         posterior = Posterior.of(parts.encoder(x0, cond.get("vector")))
-        log_sigma = log_scale(parts.scale.raw)
+        log_sigma = parts.scale()
         mean = parts.draw(posterior.sample(self.normal(phase, position)), cond)
         reconstruction, kl = self.objective.terms(x0, mean, log_sigma, posterior)
         each = self.objective.loss(reconstruction, kl)

@@ -222,7 +222,7 @@ def gan(facts: Facts) -> Recipe:
 def vae(facts: Facts) -> Recipe:
     """A VAE with a learned scale of its likelihood (Rybkin et al. 2021), beta = 1. Baseline for diffusion."""
     model = latent_spec("vae", _pyramid(facts), LATENT, facts.names)
-    return Recipe(model, lambda _parts: Evidence(beta=1.0), batch=64, lr=1e-3, weight_decay=0.0)
+    return Recipe(model, lambda _parts: Evidence(beta=1.0), batch=64, lr=3e-3, weight_decay=0.0)
 
 
 RECIPES: Mapping[str, Callable[[Facts], Recipe]] = {
