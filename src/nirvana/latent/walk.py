@@ -18,7 +18,7 @@ def slerp(a: Float[Tensor, "b n"], b: Float[Tensor, "b n"], part: Float[Tensor, 
     lengths = a.norm(dim=1), b.norm(dim=1)
     unit_a, unit_b = (x / size.clamp_min(1e-12)[:, None] for x, size in zip((a, b), lengths, strict=True))
     angle = (unit_a * unit_b).sum(1).clamp(-1.0, 1.0).acos()
-    flat = angle.sin() < 1e-6
+    flat = angle.sin() < 1e-3  # below, acos has no digits in float32, and the arc is the line
     sine = torch.where(flat, 1.0, angle.sin())
     first, second = ((1 - part) * angle).sin() / sine, (part * angle).sin() / sine
     arc = first[:, None] * unit_a + second[:, None] * unit_b

@@ -216,13 +216,13 @@ def _pyramid(facts: Facts) -> PyramidConfig:
 def gan(facts: Facts) -> Recipe:
     """A GAN: the relativistic pairing loss with R1 and R2 (Huang et al. 2024). Baseline for diffusion."""
     model = latent_spec("gan", _pyramid(facts), LATENT, facts.names)
-    return Recipe(model, lambda _parts: Relativistic(gamma=1.0), batch=64, lr=1e-3, weight_decay=0.0)
+    return Recipe(model, lambda _parts: Relativistic(gamma=1.0), lr=1e-3, weight_decay=0.0)
 
 
 def vae(facts: Facts) -> Recipe:
     """A VAE with a learned scale of its likelihood (Rybkin et al. 2021), beta = 1. Baseline for diffusion."""
     model = latent_spec("vae", _pyramid(facts), LATENT, facts.names)
-    return Recipe(model, lambda _parts: Evidence(beta=1.0), batch=64, lr=3e-3, weight_decay=0.0)
+    return Recipe(model, lambda _parts: Evidence(beta=1.0), lr=3e-3, weight_decay=0.0)
 
 
 RECIPES: Mapping[str, Callable[[Facts], Recipe]] = {
