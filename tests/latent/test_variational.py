@@ -66,7 +66,12 @@ def test_with_the_exact_posterior_the_bound_is_the_evidence() -> None:
 
 
 def test_the_scale_is_its_raw_number_until_it_comes_near_its_floor() -> None:
-    for raw, expected, error in ((1.0, 1.0, 1e-3), (-2.0, -2.0, 0.02), (-6.0, -6 + math.log(2), 1e-6), (-40.0, -6.0, 1e-6)):
+    for raw, expected, error in (
+        (1.0, 1.0, 1e-3),
+        (-2.0, -2.0, 0.02),
+        (-6.0, -6 + math.log(2), 1e-6),
+        (-40.0, -6.0, 1e-6),
+    ):
         assert float(log_scale(torch.tensor(raw))) == pytest.approx(expected, abs=error)
 
 

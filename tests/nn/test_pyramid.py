@@ -1,4 +1,4 @@
-"""The pyramid in one, two and three dimensions: sizes that do not divide, conditions, and what each output depends on."""
+"""The pyramid in one to three dimensions: sizes that do not divide, conditions, and what each output depends on."""
 
 from __future__ import annotations
 

@@ -6,21 +6,30 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import softplus
 
+from nirvana import load
 from nirvana.data import open_data
 from nirvana.diffusion import sample_rng
+from nirvana.errors import Refused
+from nirvana.recipes import planner, recipe
+from nirvana.recipes.image import prepare
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import plan_of
 from nirvana.recipes.recipe import RECIPES, Facts
+from nirvana.recipes.rehearsal import needed
 from nirvana.recipes.task import PictureBatches, PictureTask
+from nirvana.train.checkpoint import load_weights
 from nirvana.train.plan import TrainPlan
 from nirvana.train.task import Position
-from tiny_families import FAMILIES, made_task
+from tiny_families import DIGITS, FAMILIES, made_task
 
 PLAN = TrainPlan(images=64, batch=8)
 
@@ -97,7 +106,9 @@ def test_every_weight_learns_in_one_phase_and_the_critic_is_not_averaged() -> No
         task.modules.zero_grad()
         task.loss(phase, batch, Position(5, range(8), 0)).total.backward(inputs=list(phase.parameters.values()))
         moved = {name for name, tensor in task.modules.named_parameters() if tensor.grad is not None}
-        assert moved <= own and len(moved) >= len(own) - 1  # the null class is a row of a table, not a tensor of its own
+        assert (
+            moved <= own and len(moved) >= len(own) - 1
+        )  # the null class is a row of a table, not a tensor of its own
     assert isinstance(task, PictureTask)
 
 
@@ -109,11 +120,11 @@ def test_a_vae_averages_all_it_has() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("names", [(), ("a", "b")])
 def test_a_recipe_makes_a_model_that_can_be_planned(family: str, names: tuple[str, ...]) -> None:
-    recipe = RECIPES[family](Facts(28, 1, names))
-    plan = plan_of(recipe, 1000, Order("digits"))
-    assert (plan.batch, plan.lr) == (recipe.batch, recipe.lr)
-    assert recipe.model["family"] == family and recipe.model["shape"] == [1, 28, 28]
-    assert recipe.model["network"]["vector_dim"] == (64 if names else 0)  # type: ignore[index, call-overload]
+    made = RECIPES[family](Facts(28, 1, names))
+    plan = plan_of(made, 1000, Order("digits"))
+    assert (plan.batch, plan.lr) == (made.batch, made.lr)
+    assert made.model["family"] == family and made.model["shape"] == [1, 28, 28]
+    assert made.model["network"]["vector_dim"] == (64 if names else 0)  # type: ignore[index, call-overload]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,3 +142,63 @@ def test_killed_at_any_moment_it_ends_the_same(family: str, tmp_path: Path) -> N
     found = json.loads(result.stdout)
     assert len(found) >= 10
     assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_training_is_planned_in_minutes_and_draws_on_its_way(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "WIDTHS", ((4, 0),))
+    monkeypatch.setattr(planner, "LONG", 0.0)
+    monkeypatch.setattr(recipe, "LATENT", 6)
+    training = prepare(Order("digits", minutes=0.1, recipe=family), tmp_path / "run")
+    assert training.forecast is not None and training.forecast.memory > 0
+    assert training.parameters == sum(p.numel() for p in training.task.modules.parameters())  # type: ignore[attr-defined]
+    short = prepare(Order("digits", images=96, recipe=family), tmp_path / "short")
+    for _ in short.events():
+        pass
+    assert len(list((tmp_path / "short" / "samples").glob("*.png"))) >= 2
+    model = load(tmp_path / "short", device="cpu")
+    assert model.family == family and model.labels == DIGITS
+    ema, raw = (load_weights(short.run, which) for which in ("ema", "raw"))
+    differ = {name.split(".")[0] for name in ema if not torch.equal(ema[name], raw[name])}
+    assert differ == ({"decoder", "conditioner"} | ({"encoder", "scale"} if family == "vae" else set()))
+
+
+def test_from_a_gan_both_tables_keep_the_rows_of_known_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "LATENT", 6)
+    monkeypatch.setattr(planner, "WIDTHS", ((4, 0),))
+    rng = np.random.default_rng(0)
+    for folder, names in (("a", ("cat", "dog")), ("b", ("dog", "emu"))):
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            for i in range(3):
+                picture = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
+                picture.save(tmp_path / folder / name / f"{i}.png")
+    parent = prepare(Order(str(tmp_path / "a"), images=32, recipe="gan"), tmp_path / "parent")
+    for _ in parent.events():
+        pass
+    order = Order(str(tmp_path / "b"), images=16, recipe="gan", start=str(parent.run.path))
+    before, after = load_weights(parent.run), prepare(order, tmp_path / "child").task.state_dict()
+    for table in ("conditioner.embedding.weight", "critic_conditioner.embedding.weight"):
+        assert torch.equal(after[table][0], before[table][1])
+        assert torch.equal(after[table][1], before[table][2]) and torch.equal(after[table][2], before[table][2])
+    assert torch.equal(after["critic.head.weight"], before["critic.head.weight"])
+    with pytest.raises(Refused, match="was trained with family gan"):
+        prepare(replace(order, recipe="vae"), tmp_path / "other")
+    with pytest.raises(Refused, match="give --size 8"):
+        prepare(replace(order, size=12), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_memory_is_that_of_the_larger_phase_and_of_all_that_is_trained() -> None:
+    task, shape = made_task("gan", PLAN), (1, 8, 8)
+    counted = needed(task, PLAN, shape)
+    fixed = counted(0)
+    trained = sum(p.nbytes for p in task.modules.parameters())
+    averaged = sum(p.nbytes for p in task.ema_parameters().values())
+    assert fixed == 3 * trained + len(PLAN.ema) * averaged
+    critic, generator = task.phases
+    for alone in ((critic,), (generator,)):
+        task._phases = alone
+        assert needed(task, PLAN, shape)(8) - needed(task, PLAN, shape)(0) <= counted(8) - fixed

@@ -23,7 +23,6 @@ ONE_WAY: Mapping[str, object] = {
     "steps": 1,
     "solver": DIRECT,
     "grid": DIRECT,
-    "guidance": 1.0,
     "clip": False,
     "guidance_interval": None,
     "precision": "float32",
@@ -32,6 +31,7 @@ ONE_WAY: Mapping[str, object] = {
     "negative": None,
     "autoguidance": None,
     "classifier": None,
+    "guidance": 1.0,
 }
 """What a request says where there is nothing to choose: a model of these draws in one call."""
 

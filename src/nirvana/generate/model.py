@@ -18,6 +18,7 @@ from nirvana.generate.family import ARTICLES, Parts, check_diffusion, family_of,
 from nirvana.generate.grids import NAMES, SEARCHED
 from nirvana.generate.images import Images
 from nirvana.generate.latent import LatentSampler
+from nirvana.generate.latent_likelihood import LatentEvaluation
 from nirvana.generate.likelihood import Bytes, Evaluation, Likelihood
 from nirvana.generate.likelihood_request import SOLVER, LikelihoodRequest
 from nirvana.generate.moment import moment
@@ -226,9 +227,12 @@ class Model:
         labels = [label] * len(array) if isinstance(label, str) else label
         return Likelihood.joined(list(self.evaluation(request).run(array, labels)))
 
-    def evaluation(self, request: LikelihoodRequest) -> Evaluation:
+    def evaluation(self, request: LikelihoodRequest) -> Evaluation | LatentEvaluation:
         """What computes the likelihood of pictures batch by batch; Refused where the model cannot do the request."""
-        return Evaluation(self.diffusion(request.weights, "likelihood"), request)
+        sampler = self.sampler(request.weights)
+        if isinstance(sampler, LatentSampler):
+            return LatentEvaluation(sampler, request)
+        return Evaluation(cast(Sampler, sampler), request)
 
     def origin(self, request: SampleRequest) -> Origin:
         """Where a picture of `request` comes from: model, weights, versions, machine."""
