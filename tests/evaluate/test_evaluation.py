@@ -16,7 +16,8 @@ from nirvana.evaluate import curves
 from nirvana.evaluate import evaluation as module
 from nirvana.evaluate.alignment import fit_ridge
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
-from nirvana.evaluate.measures import MEASURES, alignment, prompt_following
+from nirvana.evaluate.measures import MEASURES
+from nirvana.evaluate.prompts import alignment, prompt_following
 from nirvana.evaluate.report import page
 from nirvana.evaluate.samples import LEAST
 from nirvana.evaluate.scores import Evaluation, Score

@@ -14,6 +14,7 @@ from PIL import Image
 from nirvana.data import Dataset, open_data
 from nirvana.data.builtin import BUILTINS
 from nirvana.errors import Refused
+from nirvana.evaluate.bits import bits, request_of
 from nirvana.evaluate.curves import Curve, Progress, curves, silent
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.reference import Reference, reference_of
@@ -52,6 +53,7 @@ class Plan:
     solver: str | None = None
     seed: int = 0
     space: str = DEFAULT_SPACE
+    bits: bool = False
 
     def __post_init__(self) -> None:
         if self.n is not None and self.minutes is not None:
@@ -98,16 +100,20 @@ def evaluate(
     *,
     measures: Sequence[Measure] = MEASURES,
     space: FeatureSpace | None = None,
+    texts: Sequence[str] | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Draw samples, take their features, and put every measure to them.
 
-    space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
+    space: any feature space; None opens the one that the plan names. texts: what the samples were asked for in words,
+    in turn, where the model was. Samples are kept in RUN/evaluation, statistics of
     the data in the user's cache. Refused for whatever the user can mend.
     """
     if plan.curves:
         check_diffusion(model.run.model_spec, str(model.run.path), "curves against network calls and guidance")
+    if plan.bits:
+        request_of(model, plan.seed)
     space = open_space(plan.space, model.device) if space is None else space
     goal = plan.goal(space)
     data = _data(model, plan.against)
@@ -118,12 +124,14 @@ def evaluate(
     request = _request(model, plan, data.real)
     drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b))
     subject = subject_of(
-        space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b)
+        space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b), texts
     )
     found: list[Findings] = []
     for done, measure in enumerate(measures):
         progress("comparing", done, len(measures))
         found.append(measure(subject))
+    if plan.bits:
+        found.append(bits(model, data.real, data.unseen, plan.seed, lambda a, b: progress("bits", a, b)))
     lines = curves(model, drawn.request, space, reference, root, progress) if plan.curves else []
     details = {name: value for findings in found for name, value in findings.details.items()}
     if lines:
