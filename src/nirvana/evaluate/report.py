@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from nirvana.evaluate.curves import Curve
+from nirvana.evaluate.curves import CALLS, Curve
 from nirvana.evaluate.evaluation import Outcome
 from nirvana.evaluate.prompts import attribute_rows
 from nirvana.evaluate.scores import PAGE, Evaluation, Score
@@ -137,7 +137,7 @@ def _charts(curves: Sequence[Curve]) -> list[str]:
             for c, style in zip(chosen, _COLOURS, strict=False)
         ]
         keys = " ".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
-        svg = plot(lines, against, logarithmic=False)
+        svg = plot(lines, against, logarithmic=False, doubling=against == CALLS)
         result.append(chart(f"{chosen[0].of} against {against}", f"{svg}<p class=note>{keys}</p>"))
     return result
 
