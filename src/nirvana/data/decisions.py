@@ -16,6 +16,8 @@ from nirvana.errors import Refused
 from nirvana.files import Json, digest_of, json_line, read_json, write_text
 
 MANIFEST = "manifest.json"
+STORED = "decisions"
+"""Their place in the manifest of the data of a run."""
 VERSION = 1
 _AGAIN = "check the source again with `nirvana data check`"
 
@@ -70,12 +72,26 @@ class Decisions:
             if known[entry["path"]].sha256 != entry["sha256"]:
                 raise Refused(f"{source}: {entry['path']} is not the picture that was checked; {_AGAIN}")
 
+    def to_json(self) -> dict[str, Json]:
+        """As JSON, which `from_json` reads."""
+        pictures: list[Json] = [_to_json(decision) for decision in self.pictures]
+        return {"format_version": VERSION, "source": self.source, **self.about, "pictures": pictures}
+
+    @classmethod
+    def from_json(cls, held: Mapping[str, Json]) -> Decisions:
+        """What `to_json` made, whoever edited it since. ValueError, KeyError or TypeError: it is something else."""
+        pictures = tuple(_from_json(item) for item in cast("list[dict[str, Json]]", held["pictures"]))
+        if held["format_version"] != VERSION or len({decision.path for decision in pictures}) != len(pictures):
+            raise ValueError("a picture is in it twice")
+        about = {name: value for name, value in held.items() if name not in ("format_version", "source", "pictures")}
+        return cls(str(held["source"]), pictures, about)
+
     def write(self, path: Path) -> None:
-        """Write them in one step. OSError where that cannot be."""
-        head: dict[str, Json] = {"format_version": VERSION, "source": self.source, **self.about}
-        fields = ",\n".join(f"{json_line(name)}: {json_line(value)}" for name, value in head.items())
-        lines = ",\n".join(json_line(_to_json(decision)) for decision in self.pictures)
-        write_text(path, f'{{\n{fields},\n"pictures": [\n{lines}\n]\n}}\n')
+        """Write them in one step, a picture a line. OSError where that cannot be."""
+        held = self.to_json()
+        lines = ",\n".join(json_line(picture) for picture in cast("list[Json]", held.pop("pictures")))
+        fields = "".join(f"{json_line(name)}: {json_line(value)},\n" for name, value in held.items())
+        write_text(path, f'{{\n{fields}"pictures": [\n{lines}\n]\n}}\n')
 
 
 def read_decisions(path: Path) -> Decisions:
@@ -86,16 +102,19 @@ def read_decisions(path: Path) -> Decisions:
     if isinstance(version, int) and version > VERSION:
         raise Refused(f"{place} has format version {version}, this nirvana reads up to {VERSION}; update nirvana")
     try:
-        pictures = tuple(_from_json(item) for item in cast("list[dict[str, Json]]", held["pictures"]))
-        if version != VERSION or len({decision.path for decision in pictures}) != len(pictures):
-            raise ValueError("no version, or a picture twice")
+        return Decisions.from_json(held)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"{place} is no manifest of a check ({error}); {_AGAIN}") from None
-    return Decisions(str(held.get("source")), pictures)
 
 
-def pixels_sha256(data: bytes | memoryview) -> str:
-    """What stands for the hash of a file where a picture has none."""
+def stored(data: Mapping[str, Json]) -> Decisions | None:
+    """The decisions in the manifest of the data of a run, where it obeyed some."""
+    held = data.get(STORED)
+    return Decisions.from_json(cast("Mapping[str, Json]", held)) if held is not None else None
+
+
+def sha256(data: bytes) -> str:
+    """The hash of a picture's file, or of its pixels where it has none."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -61,7 +61,7 @@ def open_data(
         raise Refused(f"size {size}: pictures are 1 to {MAX_SIZE} pixels wide; give a size in that range, or none")
     data = _open(source, size, allow_bad, cache_dir, progress, decisions)
     if captions and data.captions is None:
-        raise _uncaptioned(data)
+        raise uncaptioned(source, len(data), data.files([0])[0], data.manifest.notes)
     return data
 
 
@@ -198,11 +198,10 @@ def _only_arrays(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def _uncaptioned(data: Dataset) -> Refused:
-    """The refusal of a source without captions."""
-    first = data.files([0])[0]
-    notes = "".join(f"; {note}" for note in data.manifest.notes)
+def uncaptioned(source: str, pictures: int, first: str, notes: Sequence[str]) -> Refused:
+    """The refusal of a source without captions, whose first picture has this name."""
+    said = "".join(f"; {note}" for note in notes)
     return Refused(
-        f"{data.manifest.source}: no captions for its {len(data)} pictures (first: {first}){notes}; put a text of the"
-        f" same name beside each ({Path(first).stem}.txt), or a metadata.jsonl with file_name and text"
+        f"{source}: no captions for its {pictures} pictures (first: {first}){said}; put a text of the same name beside"
+        f" each ({Path(first).stem}.txt), or a metadata.jsonl with file_name and text"
     )

@@ -55,7 +55,7 @@ def open_pictures(
 
     A file is a picture when its content is one, whatever its name. Of the others, those whose names end like a
     picture's are rejected as unreadable, and the rest is ignored. `size` None: `default_size` of the median of the
-    shorter sides. With `decisions`, the pictures that they leave out are; refused where the others are not as they were.
+    shorter sides. With `decisions`, the pictures that they leave out are; refused where the others have changed.
     """
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 
 from nirvana.data.captions import texts
 from nirvana.data.dataset import Captions, FileEntry
-from nirvana.data.decisions import pixels_sha256
+from nirvana.data.decisions import sha256
 from nirvana.errors import Refused
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -60,7 +60,7 @@ def checked(held: Arrays, source: str) -> Rows:
 
 def row_sha256(values: Array) -> str:
     """The hash of a picture as it is stored."""
-    return pixels_sha256(np.ascontiguousarray(values).tobytes())
+    return sha256(np.ascontiguousarray(values).tobytes())
 
 
 def to_bytes(values: Array) -> UInt8[np.ndarray, "n h w *c"]:
@@ -76,18 +76,17 @@ def problems(values: Array) -> list[str]:
     """What keeps each picture from being one, with the way out; "" for most."""
     if values.dtype == np.uint8:
         return [""] * len(values)
-    flat = values.reshape(len(values), -1)
-    finite = np.isfinite(flat).all(axis=1)
-    inside = np.logical_and(flat >= 0, flat <= 1).all(axis=1)
-    numbers = flat[finite]
-    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
+    return [_problem(picture) for picture in values]
+
+
+def _problem(picture: Array) -> str:
+    if not np.isfinite(picture).all():
+        return "holds NaN or infinity; take it away or mend it"
+    low, high = float(picture.min()), float(picture.max())
+    if low >= 0 and high <= 1:
+        return ""
     way_out = "give (x + 1)/2" if low >= -1 and high <= 1 else "give x/255" if low >= 0 else "rescale it"
-    range_of = f"has values from {low:g} to {high:g}, and floats are 0 to 1; {way_out}"
-    nan = "holds NaN or infinity; take it away or mend it"
-    return [
-        "" if fits else range_of if number else nan
-        for fits, number in zip(inside.tolist(), finite.tolist(), strict=True)
-    ]
+    return f"has values from {low:g} to {high:g}, and floats are 0 to 1; {way_out}"
 
 
 def _classes(held: Arrays, n: int, source: str) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...]]:
