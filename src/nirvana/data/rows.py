@@ -76,17 +76,15 @@ def problems(values: Array) -> list[str]:
     """What keeps each picture from being one, with the way out; "" for most."""
     if values.dtype == np.uint8:
         return [""] * len(values)
-    return [_problem(picture) for picture in values]
-
-
-def _problem(picture: Array) -> str:
-    if not np.isfinite(picture).all():
-        return "holds NaN or infinity; take it away or mend it"
-    low, high = float(picture.min()), float(picture.max())
-    if low >= 0 and high <= 1:
-        return ""
+    numbers = [bool(np.isfinite(picture).all()) for picture in values]
+    edges = [(float(picture.min()), float(picture.max())) for picture in values]
+    known = [edge for edge, is_number in zip(edges, numbers, strict=True) if is_number]
+    low, high = min((low for low, _ in known), default=0.0), max((high for _, high in known), default=1.0)
     way_out = "give (x + 1)/2" if low >= -1 and high <= 1 else "give x/255" if low >= 0 else "rescale it"
-    return f"has values from {low:g} to {high:g}, and floats are 0 to 1; {way_out}"
+    outside = f"has values from {low:g} to {high:g}, and floats are 0 to 1; {way_out}"
+    nan = "holds NaN or infinity; take it away or mend it"
+    fits = [least >= 0 and most <= 1 for least, most in edges]
+    return ["" if fit else outside if number else nan for fit, number in zip(fits, numbers, strict=True)]
 
 
 def _classes(held: Arrays, n: int, source: str) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...]]:

@@ -27,7 +27,7 @@ _FEW, _ROWS, _PAIRS = 32, 512, 20_000
 
 Frequencies = Float32[np.ndarray, "n 63"]
 Frames = Float32[np.ndarray, "n 63 5"]
-Pairs = Int64[np.ndarray, "p 2"]
+Pairs = Int64[np.ndarray, "m 2"]
 
 
 def small_copy(picture: Image.Image) -> Image.Image:
