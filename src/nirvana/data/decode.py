@@ -91,7 +91,7 @@ def upright(data: bytes, size: int) -> Image.Image:
 
     A JPEG may come smaller than it is, but at least twice `size` wide and high. Errors as of `decode`.
     """
-    with open_picture(BytesIO(data)) as picture, _one_at_a_time(picture):
+    with open_picture(BytesIO(data)) as picture, one_at_a_time(picture):
         if picture.format == "JPEG":
             # The DCT can shrink by 2, 4 or 8 for free; Lanczos does the rest from at least twice the size.
             picture.draft(picture.mode, (2 * size, 2 * size))
@@ -101,7 +101,8 @@ def upright(data: bytes, size: int) -> Image.Image:
         return opaque if turn is None else opaque.transpose(turn)
 
 
-def _one_at_a_time(picture: Image.Image) -> contextlib.AbstractContextManager[object]:
+def one_at_a_time(picture: Image.Image) -> contextlib.AbstractContextManager[object]:
+    """Held while a picture is decoded, if it is a large one."""
     return _large if picture.width * picture.height > LARGE_PIXELS else contextlib.nullcontext()
 
 

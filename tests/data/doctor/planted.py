@@ -28,14 +28,20 @@ def clean(root: Path, count: int = 12) -> Path:
     return root
 
 
-def bomb() -> bytes:
-    """A small PNG that states 2.5 thousand million pixels."""
+def png(width: int, height: int, bits: int, rows: bytes) -> bytes:
+    """An RGB PNG of what its header should state and its rows hold."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_colours(seed: int) -> bytes:
+    """A picture of three times 16 bits, which Pillow reads and does not write."""
+    values = np.asarray(picture(seed)).astype(">u2") * 257
+    return png(120, 90, 16, b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
 
 
 def rotated(path: Path, seed: int, kind: str = "JPEG") -> None:
@@ -55,7 +61,7 @@ def defective(root: Path) -> dict[str, set[str]]:
     (tulips / "other-label.jpg").write_bytes((roses / "3.jpg").read_bytes())
     (tulips / "text.jpg").write_text("hello")
     (tulips / "empty.png").touch()
-    (roses / "bomb.png").write_bytes(bomb())
+    (roses / "bomb.png").write_bytes(png(50_000, 50_000, 8, b""))
     picture(100).save(roses / "png.jpg", "PNG")
     rotated(roses / "rotated.jpg", 101)
     layered = picture(102).convert("RGBA")
@@ -63,6 +69,7 @@ def defective(root: Path) -> dict[str, set[str]]:
     layered.save(tulips / "alpha.png")
     picture(103).convert("P").save(tulips / "palette.png")
     Image.fromarray(np.asarray(picture(104).convert("L")).astype(np.uint16) * 257).save(tulips / "deep.png")
+    (tulips / "deep-colours.png").write_bytes(deep_colours(113))
     picture(105).convert("CMYK").save(tulips / "cmyk.jpg")
     picture(106).save(tulips / "moving.webp", save_all=True, append_images=[picture(107)])
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -100,7 +107,7 @@ def defective(root: Path) -> dict[str, set[str]]:
         "rotated": {"roses/rotated.jpg"},
         "alpha": {"tulips/alpha.png"},
         "palette": {"tulips/palette.png"},
-        "16-bit": {"tulips/deep.png"},
+        "16-bit": {"tulips/deep.png", "tulips/deep-colours.png"},
         "cmyk": {"tulips/cmyk.jpg"},
         "animated": {"tulips/moving.webp"},
         "profile": {"tulips/lab.png"},

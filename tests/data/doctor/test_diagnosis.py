@@ -68,6 +68,24 @@ def test_an_archive_of_it_gives_the_same(tmp_path: Path, kind: str) -> None:
     assert archive.decisions.digest == folder.decisions.digest
 
 
+def test_which_of_several_is_kept(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    root.mkdir()
+    picture(0).save(root / "1.jpg", quality=60)
+    picture(0).save(root / "2.png")
+    (root / "3.jpg").write_bytes((root / "1.jpg").read_bytes())
+    picture(1).save(root / "4.png")
+    picture(1, 60, 45).save(root / "5.png")
+    (root / "5.txt").write_text("said of this one alone")
+    found = diagnose(str(root))
+    reasons = {d.path: d.because for d in found.decisions.pictures if not d.use}
+    assert reasons == {
+        "1.jpg": "nearly the same as 2.png",
+        "3.jpg": "the same as 2.png",
+        "4.png": "nearly the same as 5.png",
+    }
+
+
 def test_classes_of_unequal_size(tmp_path: Path) -> None:
     for i in range(12):
         path = tmp_path / "flowers" / ("many" if i else "few") / f"{i}.png"

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from nirvana.data.decisions import sha256
-from nirvana.data.decode import open_picture, orientation, reason, upright
+from nirvana.data.decode import one_at_a_time, open_picture, orientation, reason, upright
 from nirvana.data.doctor.alignment import SIDE
 from nirvana.data.doctor.duplicates import small_copy
 
@@ -61,7 +61,7 @@ def examine(name: str, data: bytes, named: bool) -> tuple[Picture, Copy]:
     """The picture in the bytes of a file and its small copy. `named`: whether the name is one of a file."""
     digest = sha256(data)
     try:
-        with open_picture(BytesIO(data)) as opened:
+        with open_picture(BytesIO(data)) as opened, one_at_a_time(opened):
             kind = opened.format or ""
             found = _peculiar(opened)
             turned = orientation(opened) in (5, 6, 7, 8)
@@ -103,11 +103,12 @@ def _one_colour(shown: Image.Image) -> bool:
 
 def _peculiar(opened: Image.Image) -> list[str]:
     """What is unusual about a file, by its header."""
+    deep = opened.mode[0] in "IF" or _deep(opened)  # before EXIF, for which Pillow decodes some formats
     facts = {
         "rotated": orientation(opened) not in (0, 1),
         "alpha": opened.has_transparency_data,
         "palette": opened.mode in ("P", "PA"),
-        "16-bit": opened.mode[0] in "IF" or _deep(opened),
+        "16-bit": deep,
         "cmyk": opened.mode == "CMYK",
         "animated": opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1,
         "profile": _foreign_profile(opened.info.get("icc_profile")),
