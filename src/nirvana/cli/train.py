@@ -45,6 +45,7 @@ def train(
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     precision: Annotated[str, arg(metavar="NAME")] = "auto",
     compile: bool = False,
+    manifest: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
     fresh: bool = False,
     allow_bad: bool = False,
 ) -> None:
@@ -73,6 +74,7 @@ def train(
         device: auto, cpu, cuda, cuda:1 or mps
         precision: auto, float32 or bfloat16
         compile: make kernels with torch.compile; minutes before the first step, worth it on a GPU
+        manifest: which pictures to use, as `nirvana data check` wrote it (or its folder)
         fresh: replace the run that is there
         allow_bad: train although many files cannot be read
     """
@@ -92,6 +94,7 @@ def train(
         device=device,
         precision=precision,
         compile=compile,
+        manifest=manifest,
     )
     run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
     from nirvana.recipes.image import prepare

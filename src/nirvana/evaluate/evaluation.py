@@ -13,6 +13,7 @@ from PIL import Image
 
 from nirvana.data import Dataset, open_data
 from nirvana.data.builtin import BUILTINS
+from nirvana.data.decisions import stored
 from nirvana.errors import Refused
 from nirvana.evaluate.curves import Curve, Progress, curves, silent
 from nirvana.evaluate.measures import MEASURES
@@ -160,7 +161,7 @@ def _data(model: Model, against: str | None) -> Data:
     source, side = str(manifest.get("source")), model.parts.shape[1]
     notes: list[str] = []
     try:
-        train = open_data(source, size=side)
+        train = open_data(source, size=side, decisions=stored(manifest))
     except Refused as error:
         if against is None:
             raise Refused(f"the training data are not there ({error}); name real pictures with --against") from None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nirvana.data import DEFAULT_SIZE, Dataset, open_data
+from nirvana.data.decisions import STORED, Decisions, read_decisions, stored
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.model import find
@@ -100,14 +101,15 @@ def prepare(
     if order.recipe not in RECIPES:
         raise unknown("recipe", order.recipe, RECIPES)
     begun_at, device = time.monotonic(), pick_device(order.device)
-    reader = partial(open_data, order.source, allow_bad=allow_bad, progress=progress)
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
+    decisions = _decisions(begun, order)
+    reader = partial(open_data, order.source, allow_bad=allow_bad, progress=progress, decisions=decisions)
     parent = None
     # Once a checkpoint is there, the run it started from is not needed any more.
     if order.start is not None and (begun is None or begun.latest() is None):
         parent = RunFolder.open(find(order.start))
     if begun is not None:
-        return _resumed(begun, order, reader, device, parent, command)
+        return _resumed(begun, order, reader, device, parent, command, decisions)
     data = reader(size=order.size)
     say("measuring this machine")
     planner = _planner(order, data, device, parent, begun_at)
@@ -120,7 +122,7 @@ def prepare(
     # The model is built before its folder: nothing is left behind where that fails.
     task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start)
     run = RunFolder.open_or_create(
-        out, order.to_json(), planned.plan, data.manifest.to_json(), planned.recipe.model, command, fresh=fresh
+        out, order.to_json(), planned.plan, _manifest(data, decisions), planned.recipe.model, command, fresh=fresh
     )
     batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip)
     return Training(run, data, task, batches, planned.forecast)
@@ -133,18 +135,32 @@ def _resumed(
     device: torch.device,
     parent: RunFolder | None,
     command: str,
+    decisions: Decisions | None,
 ) -> Training:
     """The training that `run` holds. Its plan stands: what a budget in minutes allows was measured once."""
     size = cast("list[int]", run.model_spec["shape"])[-1] if order.size is None else order.size
     data = reader(size=size)
     same = RunFolder.open_or_create(
-        run.path, order.to_json(), run.plan, data.manifest.to_json(), run.model_spec, command
+        run.path, order.to_json(), run.plan, _manifest(data, decisions), run.model_spec, command
     )
     facts = _facts(data, None)
     recipe = RECIPES[order.recipe](facts)
     start = None if parent is None else _descended_weights(parent, facts)
     task = make_task(recipe, same.model_spec, same.plan, device, start)
     return Training(same, data, task, PictureBatches(data, same.plan.seed, flip=recipe.flip), None)
+
+
+def _decisions(begun: RunFolder | None, order: Order) -> Decisions | None:
+    """Those that a run began with; of a new one, those in the manifest it is ordered to obey."""
+    if begun is not None and order.manifest is not None:
+        return stored(begun.data)
+    return None if order.manifest is None else read_decisions(Path(order.manifest).expanduser())
+
+
+def _manifest(data: Dataset, decisions: Decisions | None) -> dict[str, Json]:
+    """What the run folder holds about its data."""
+    manifest = data.manifest.to_json()
+    return manifest if decisions is None else {**manifest, STORED: decisions.to_json()}
 
 
 def _facts(data: Dataset, width: int | None) -> Facts:

@@ -21,7 +21,8 @@ class Order:
     """A training as it was ordered. What is None is for the planner to choose.
 
     images or minutes, or neither (then `DEFAULT_MINUTES`); width, batch: of the network and of a step; accumulate:
-    parts a batch is computed in; `start`: the run of `--from`. Raises Refused for values out of range.
+    parts a batch is computed in; `start`: the run of `--from`; manifest: what `nirvana data check` wrote. Raises
+    Refused for values out of range.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Order:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    manifest: str | None = None
 
     def __post_init__(self) -> None:
         if self.images is not None and self.minutes is not None:
@@ -70,6 +72,8 @@ class Order:
             chosen["precision"] = self.precision
         if self.compile:
             chosen["compile"] = True
+        if self.manifest is not None:
+            chosen["manifest"] = self.manifest
         return {
             "source": self.source,
             "size": self.size,
