@@ -90,5 +90,6 @@ def test_without_any_token_the_null_token_is_seen() -> None:
     assert isinstance(layer, CrossAttention)
     x = torch.randn(2, 16, 3, generator=rng(), dtype=torch.float64)
     nothing = layer(x, torch.zeros(2, 3, 6, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.bool))
-    value = layer.kv(layer.null)[0, 0, 16:]  # attention to a single token returns its value
-    torch.testing.assert_close(nothing, x + layer.out(value)[None, :, None], atol=1e-12, rtol=0)
+    attention = layer.attention
+    value = attention.kv(attention.null)[0, 0, 16:]  # attention to a single token returns its value
+    torch.testing.assert_close(nothing, x + attention.out(value)[None, :, None], atol=1e-12, rtol=0)

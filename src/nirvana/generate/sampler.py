@@ -14,11 +14,13 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from nirvana.codec import Identity
+from nirvana.condition import LabelConditioner, NoConditioner, Reading
 from nirvana.diffusion.denoiser import Preconditioned
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.errors import Refused, nearest
+from nirvana.generate.asked import prompts_in
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
 from nirvana.generate.network import Compiled, in_bfloat16
@@ -97,13 +99,19 @@ class Sampler:
         return self.parts.conditioner.names
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """What pictures are of where nobody says: examples of captions, or the classes; empty for a model without."""
+        conditioner = self.parts.conditioner
+        return (conditioner.examples or ("",)) if conditioner.prompts else conditioner.names
+
+    @property
     def batch(self) -> int:
         """How many pictures are computed at once, where nothing says otherwise."""
         return max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape)))
 
     def request(
         self,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
         label: str | Sequence[str] | None = None,
         n: int = 1,
@@ -122,10 +130,12 @@ class Sampler:
         negative: str | None = None,
         autoguidance: str | None = None,
         classifier: str | None = None,
+        to: str | None = None,
+        strict: bool = False,
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
 
-        A w in the text of the rule is the guidance.
+        A w in the text of the rule is the guidance. strict: refuse prompts that are not read as one.
         """
         best = self.parts.recommended
         grid = best.grid if grid is None else grid
@@ -134,11 +144,14 @@ class Sampler:
             raise Refused(f"the guidance {guidance:g} and the w={w:g} of the rule are the same thing; give one of them")
         guidance = guidance if w is None else w
         if guidance is None:
-            recommended = best.guidance if self.labels else 1.0
+            recommended = best.guidance if self.subjects else 1.0
             guidance = default_guidance(rule, autoguidance is not None, recommended)
+        labels, prompts = self._asked(prompt, label, class_names(self.parts, self._guide(classifier)))
         request = SampleRequest(
             n=n,
-            labels=self._labels(prompt, label, class_names(self.parts, self._guide(classifier))),
+            labels=labels,
+            prompts=prompts,
+            to=to,
             steps=steps_of(grid, best.steps) if steps is None else steps,
             solver=best.solver if solver is None else solver,
             grid=grid,
@@ -156,7 +169,43 @@ class Sampler:
             classifier=classifier,
         )
         self.check(request)
+        if strict:
+            self._check_whole(request)
         return request
+
+    def readings(self, request: SampleRequest) -> list[Reading]:
+        """How the model reads every text of `request`, each once; none for a model without texts."""
+        conditioner = self.parts.conditioner
+        if isinstance(conditioner, LabelConditioner | NoConditioner):
+            return []
+        texts = [*request.prompts, *([] if request.to is None else [request.to])]
+        parts = [part for text in texts for part, _ in prompts_in(text)]
+        return [conditioner.read(text) for text in dict.fromkeys([*parts, *filter(None, [request.negative])])]
+
+    def _check_whole(self, request: SampleRequest) -> None:
+        for reading in self.readings(request):
+            if not reading.whole:
+                raise Refused(
+                    f"the prompt '{reading.text[:60]}' has {len(reading.tokens)} tokens, and {self.where} reads"
+                    f" {reading.window} at once; shorten it, or do without strict"
+                )
+
+    def _asked(
+        self, prompt: str | Sequence[str] | None, label: str | Sequence[str] | None, known: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The labels and the prompts that take turns."""
+        if not self.parts.conditioner.prompts:
+            if prompt is not None and not isinstance(prompt, str):
+                raise Refused(f"{self.where} takes no prompts; give labels")
+            return self._labels(prompt, label, known), ()
+        if label is not None and not known:
+            self.parts.conditioner.index(label if isinstance(label, str) else "".join(label[:1]))
+        wanted = self.subjects if prompt is None and label is None else "" if prompt is None else prompt
+        prompts = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+        if not prompts:
+            raise Refused("an empty list of prompts was given; give at least one, or leave it out for examples")
+        only_classifier = bool(known) and not self.labels
+        return self._labels(None, label, known) if label is not None or only_classifier else (), prompts
 
     def _labels(self, prompt: str | None, label: str | Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
         if prompt is not None and label is not None:
@@ -229,7 +278,7 @@ class Sampler:
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         for batch in batches:
-            noise = SeededNoise([request.seed + i for i in batch], parts.shape, device=self.device)
+            noise = SeededNoise([request.seed_of(i) for i in batch], parts.shape, device=self.device)
             # Entered anew for every step: a context manager held across a yield would leak into the caller.
             with quiet():
                 denoiser, cond = steering.conditioned(batch)
