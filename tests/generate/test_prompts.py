@@ -178,7 +178,7 @@ def test_long_prompts_are_read_in_pieces_and_strict_refuses_them(
     assert main(["prompt", str(runs["text"]), LONG, "--strict"]) == 2
     assert main(["prompt", str(runs["text"]), f"{LONG}\N{SNOWMAN}"]) == 0
     shown = capsys.readouterr().out
-    assert "piece 6" in shown and "unknown" in shown and "6 pieces of 5 tokens" in shown
+    assert "piece 7" in shown and "unknown" in shown and "7 pieces of 5 tokens" in shown
     assert main(["prompt", str(runs["text"]), "a red circle:2 + a blue square:1", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["prompts"]
     assert (first["pieces"], first["weight"]) == ([" a", " red", " circle"], 2.0) and second["kept"] == 3

@@ -58,7 +58,7 @@ def test_a_block_is_the_formula() -> None:
     h = scaled_dot_product_attention(heads(tokens.q(block.norm_tokens(x))), k, v, attn_mask=visible)
     x = x + tokens.out(torch.cat(h.unbind(1), dim=-1))
     h = layer_norm(x, (8,)) * (1 + a2) + s2
-    x = x + g2 * block.feedforward[2](gelu(block.feedforward[0](h), approximate="tanh"))
+    x = x + g2 * block.feedforward.out(gelu(block.feedforward.enter(h), approximate="tanh"))
     torch.testing.assert_close(got, x, atol=1e-10, rtol=1e-8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "RECIPES", {name: quick(name) for name in ("flow", "dit")})
 
 
+def joint(source: str, images: int = 8, **more: Any) -> Order:
+    """An order with the encoder that learns."""
+    return Order(source, images=images, encoder="joint", **more)
+
+
 def run(training: Training) -> RunFolder:
     for _ in training.events():
         pass
@@ -68,17 +74,16 @@ def captioned(folder: Path, captions: dict[str, tuple[str, ...]] | None = None, 
 
 def test_captions_are_learnt_from_the_labels_beside_them_on_request(tmp_path: Path) -> None:
     source = captioned(tmp_path / "pets")
-    made = {name: prepare(Order(source, images=8, condition=name), tmp_path / name) for name in CONDITIONS}
+    made = {name: prepare(joint(source, 8, condition=name), tmp_path / name) for name in CONDITIONS}
     kinds = {name: training.run.model_spec["conditioner"]["kind"] for name, training in made.items()}  # type: ignore[call-overload, index]
     expected = {"auto": "text", "captions": "text", "labels": "labels", "both": "label+text", "none": "none"}
     assert kinds == expected
-    for training in (made["captions"], made["both"]):
-        model = load(run(training).path)
-        assert model.request().prompts == ("a cat, grey", "a dog, brown")
-        assert (model.generate("a cat", n=1).array != model.generate("a dog", n=1).array).any()
-    both = load(made["both"].run.path)
-    assert (both.generate(label="cat", n=1).array != both.generate(label="dog", n=1).array).any()
-    assert load(made["captions"].run.path).labels == ()
+    both = load(run(made["both"]).path)
+    assert both.labels == ("cat", "dog") and both.request().prompts == ("a cat, grey", "a dog, brown")
+    requests = [both.request("a cat"), both.request("a dog"), both.request(label="cat"), both.request(label="dog")]
+    vectors = [both.sampler().steering(request).conditioned(range(1))[1]["vector"] for request in requests]
+    assert all((a != b).any() for a, b in itertools.combinations(vectors, 2))
+    assert load(run(made["captions"]).path).labels == ()
 
 
 @pytest.mark.parametrize("name", ["flow", "dit"])
@@ -89,7 +94,7 @@ def test_a_recipe_learns_what_captions_say(tmp_path: Path, name: str) -> None:
         white = number % 2
         Image.fromarray(np.full((8, 8), 255 * white, np.uint8)).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text("all of it is white" if white else "all of it is black")
-    training = prepare(Order(str(folder), images=1600, recipe=name, width=16, seed=1), tmp_path / "run")
+    training = prepare(joint(str(folder), 600, recipe=name, width=16, seed=1), tmp_path / "run")
     model = load(run(training).path)
     white, black = (
         model.generate(f"all of it is {word}", n=4, steps=8, guidance=2.0).array for word in ("white", "black")
@@ -99,7 +104,7 @@ def test_a_recipe_learns_what_captions_say(tmp_path: Path, name: str) -> None:
 
 def test_interrupted_and_given_again_it_ends_the_same(tmp_path: Path) -> None:
     source = captioned(tmp_path / "pets")
-    order = Order(source, images=64, templates=("a photo of {}", "{}"), shuffle_tags=True)
+    order = joint(source, 40, templates=("a photo of {}", "{}"), shuffle_tags=True)
     whole = run(prepare(order, tmp_path / "whole"))
     events = prepare(order, tmp_path / "cut").events()
     for event in events:
@@ -128,7 +133,13 @@ def test_batches_have_the_words_of_their_indices(tmp_path: Path) -> None:
 
 def test_what_the_data_do_not_have_is_refused(tmp_path: Path) -> None:
     bare = captioned(tmp_path / "bare", {"cat": (), "dog": ()})
-    with pytest.raises(Refused, match="no captions to train on: put a text"):
+    with pytest.raises(Refused, match="no captions for its 6 pictures"):
+        prepare(Order(bare, images=8, condition="captions"), tmp_path / "run")
+    for number in range(4):
+        (tmp_path / "bare" / "cat" / f"IMG_{number}.txt").write_text("a cat")
+    with pytest.raises(
+        Refused, match=r"first: cat/0.png\); 4 caption files belong to no picture \(first: cat/IMG_0.txt,"
+    ):
         prepare(Order(bare, images=8, condition="captions"), tmp_path / "run")
     with pytest.raises(Refused, match="no labels to train on"):
         prepare(Order(captioned(tmp_path / "one", {"cat": ("a cat",)}), images=8, condition="both"), tmp_path / "run")
@@ -145,13 +156,13 @@ def test_what_the_data_do_not_have_is_refused(tmp_path: Path) -> None:
 
 def test_a_picture_without_a_caption_is_shown_without_one(tmp_path: Path) -> None:
     source = captioned(tmp_path / "pets", {"cat": ("a cat",), "dog": ()})
-    training = prepare(Order(source, images=8, condition="captions"), tmp_path / "run")
+    training = prepare(joint(source, 8, condition="captions"), tmp_path / "run")
     assert set(training.batches.batch(range(60)).texts) == {"a cat", ""}
     assert run(training).finished
 
 
 def test_from_a_run_the_encoder_and_the_words_go_on(tmp_path: Path) -> None:
-    parent = run(prepare(Order(captioned(tmp_path / "pets"), images=24), tmp_path / "parent"))
+    parent = run(prepare(joint(captioned(tmp_path / "pets"), 24), tmp_path / "parent"))
     mine = captioned(tmp_path / "mine", {"cat": ("my cat, sleepy",), "dog": ("my dog",)})
     child = prepare(Order(mine, images=8, start=str(parent.path)), tmp_path / "child")
     before, now = load_weights(parent), child.task.state_dict()
@@ -169,8 +180,8 @@ def test_from_a_run_the_encoder_and_the_words_go_on(tmp_path: Path) -> None:
 
 def test_a_model_of_labels_can_learn_texts_and_begins_as_it_was(tmp_path: Path) -> None:
     source = captioned(tmp_path / "pets")
-    parent = run(prepare(Order(source, images=24, condition="labels"), tmp_path / "parent"))
-    child = prepare(Order(source, images=8, start=str(parent.path), condition="captions"), tmp_path / "child")
+    parent = run(prepare(joint(source, 24, condition="labels"), tmp_path / "parent"))
+    child = prepare(joint(source, 8, start=str(parent.path), condition="captions"), tmp_path / "child")
     before, parts = load_weights(parent), child.task.parts
     assert isinstance(parts.conditioner, TextConditioner)
     same = [name for name in before if name.startswith("denoiser.")]
@@ -180,8 +191,8 @@ def test_a_model_of_labels_can_learn_texts_and_begins_as_it_was(tmp_path: Path) 
 @pytest.mark.parametrize("frozen", ["encoder", "network"])
 def test_what_is_frozen_keeps_its_weights(tmp_path: Path, frozen: str) -> None:
     source = captioned(tmp_path / "pets")
-    parent = run(prepare(Order(source, images=24), tmp_path / "parent"))
-    order = Order(source, images=48, start=str(parent.path), freeze=(frozen,), seed=2)
+    parent = run(prepare(joint(source, 24), tmp_path / "parent"))
+    order = joint(source, 48, start=str(parent.path), freeze=(frozen,), seed=2)
     before, after = load_weights(parent), load_weights(run(prepare(order, tmp_path / "child")))
     moved = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-6)}
     if frozen == "encoder":
@@ -205,13 +216,13 @@ def test_from_a_run_of_other_channels_or_codec_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not has_minilm(), reason="the packaged encoder is not installed")
 def test_the_packaged_encoder_reads_captions_of_many_words_and_is_in_no_checkpoint(tmp_path: Path) -> None:
-    source = captioned(tmp_path / "pets")
+    source = captioned(tmp_path / "pets", {"cat": ("a tabby", "a tomcat"), "dog": ("a hound",)})
     said: list[tuple[int, int]] = []
     training = prepare(Order(source, images=8), tmp_path / "run", encoding=lambda *counts: said.append(counts))
     assert said == [(3, 3)]
     config: Any = training.run.model_spec["conditioner"]
-    assert config["encoder"]["source"] == "minilm" and config["encoder"]["places"] == 7
-    assert not any("encoder" in name for name in training.task.state_dict())
+    assert config["encoder"]["source"] == "minilm" and config["encoder"]["places"] == 5
+    assert not any("conditioner.encoder" in name for name in training.task.state_dict())
     model = load(run(training).path)
     assert model.generate("a tabby kitten", n=1).array.shape == (1, 8, 8, 1)
 

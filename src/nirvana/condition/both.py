@@ -58,6 +58,11 @@ class LabelAndTextConditioner(nn.Module):
         third = (coin / self.drop).floor() if self.drop else torch.full_like(coin, 3)
         return torch.stack([(third == 0) | (third == 1), (third == 0) | (third == 2)], dim=1)
 
+    @property
+    def places(self) -> int:
+        """Token states of a text that is not longer than those of the training."""
+        return self.text.places
+
     def index(self, name: str) -> int:
         """The integer label of a class name; Refused names the nearest."""
         return self.label.index(name)

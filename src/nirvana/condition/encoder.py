@@ -28,10 +28,17 @@ MOST_PLACES = 96
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """What turns texts into token states. width: of a state; places: of the result, more only for longer texts."""
+    """What turns texts into token states."""
 
-    width: int
-    places: int
+    @property
+    def width(self) -> int:
+        """Of a state."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """States of a text, padding included; a text that is longer than those of the training has more."""
+        ...
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """The states of the tokens of each text, padded to `places` or the longest."""
@@ -82,7 +89,7 @@ class JointEncoder(nn.Module):
         """The tokens of a text, without the start token."""
         ids = self.tokens.ids(text)
         unknown = tuple(token == self.tokens.unknown for token in ids)
-        return Reading(text, tuple(self.tokens.shown(text)), unknown, self.places - 1)
+        return Reading(text, tuple(self.tokens.shown(text)), unknown, self.places - 1, 1)
 
     def config(self) -> dict[str, Json]:
         """What `encoder_from_config` rebuilds it from (JSON)."""

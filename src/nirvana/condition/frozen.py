@@ -49,6 +49,11 @@ class Loaded:
         config = self.model.config
         return int(getattr(config, "d_model", None) or config.hidden_size)
 
+    @property
+    def around(self) -> int:
+        """How many tokens it puts around a text."""
+        return len(self.before) + len(self.after)
+
     def ids(self, text: str) -> list[int]:
         """The tokens of a text, without those around it."""
         return list(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
@@ -87,12 +92,10 @@ class FrozenEncoder:
     def fitted(self, texts: Sequence[str]) -> FrozenEncoder:
         """The same with places for the longest of `texts`."""
         loaded = self._loaded()
-        around = len(loaded.before) + len(loaded.after)
-        longest = max((self._kept(len(loaded.ids(text))) for text in dict.fromkeys(texts)), default=1)
-        return replace(self, places=longest + around * max(1, -(-longest // self.window)))
-
-    def _kept(self, tokens: int) -> int:
-        return min(tokens, MOST_CHUNKS * self.window)
+        longest = min(
+            max((len(loaded.ids(text)) for text in dict.fromkeys(texts)), default=1), MOST_CHUNKS * self.window
+        )
+        return replace(self, places=longest + loaded.around * max(1, -(-longest // self.window)))
 
     def remember(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Encode `texts` beforehand, once for all trainings with them; progress(done, total) where that takes time."""
@@ -108,10 +111,10 @@ class FrozenEncoder:
 
     def read(self, text: str) -> Reading:
         """The tokens of a text, without those around it."""
-        tokenizer = self._loaded().tokenizer
-        ids = self._loaded().ids(text)
-        shown = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids))
-        return Reading(text, shown, tuple(token == tokenizer.unk_token_id for token in ids), self.window)
+        loaded = self._loaded()
+        ids, strange = loaded.ids(text), loaded.tokenizer.unk_token_id
+        shown = tuple(str(token) for token in loaded.tokenizer.convert_ids_to_tokens(ids))
+        return Reading(text, shown, tuple(token == strange for token in ids), self.window, loaded.around)
 
     def config(self) -> dict[str, Json]:
         """What `frozen_from_config` rebuilds it from (JSON)."""

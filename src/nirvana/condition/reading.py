@@ -18,13 +18,20 @@ MOST_CHUNKS = 8
 class Reading:
     """The tokens of a text as people read them; `unknown` are those no caption of the training, or vocabulary, had.
 
-    window: tokens that are read at once. A longer text is read in pieces that do not know of each other.
+    window: tokens that are read at once. A longer text is read in pieces that do not know of each other. around: tokens
+    that the encoder adds to each piece.
     """
 
     text: str
     tokens: tuple[str, ...]
     unknown: tuple[bool, ...]
     window: int
+    around: int
+
+    @property
+    def states(self) -> int:
+        """How many token states the network gets."""
+        return self.kept + self.around * max(self.chunks, 1)
 
     @property
     def kept(self) -> int:

@@ -78,6 +78,11 @@ class TextConditioner(nn.Module):
         """Which captions are dropped, by a uniform number in [0, 1) for each."""
         return coin < self.drop
 
+    @property
+    def places(self) -> int:
+        """Token states of a text that is not longer than those of the training."""
+        return self.encoder.places
+
     def index(self, name: str) -> int:
         """Refused: there is no class to ask for."""
         raise Refused(f"this model takes prompts, not labels; give '{name}' as a prompt")

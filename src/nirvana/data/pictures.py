@@ -227,7 +227,9 @@ def _words(listing: Scan, pictures: list[str], source: str) -> tuple[dict[str, W
         return {name: listing.words[name] for name in pictures}, ()
     found = annotate(listing.files, pictures, source)
     notes = found.notes
-    if any(words.captions for words in found.words.values()) and found.orphans:
+    # One text among many pictures is no caption (a licence), as many as pictures are some under other names.
+    captioned = any(words.captions for words in found.words.values())
+    if found.orphans and (captioned or 2 * len(found.orphans) >= len(pictures)):
         some = ", ".join(found.orphans[:_EXAMPLES])
         notes = (*notes, f"{len(found.orphans)} caption files belong to no picture (first: {some})")
     return {name: found.words.get(name, Words()) for name in pictures}, notes

@@ -240,6 +240,19 @@ class Sampler:
         else:
             self.levels(request)
         self.steering(request)
+        self._check_engine(request)
+
+    def _check_engine(self, request: SampleRequest) -> None:
+        """An exported network takes texts of one length: that of the longest caption of its training."""
+        conditioner = self.parts.conditioner
+        if request.engine == "torch" or isinstance(conditioner, LabelConditioner | NoConditioner):
+            return
+        for reading in self.readings(request):
+            if reading.states > conditioner.places:
+                raise Refused(
+                    f"the prompt '{reading.text[:60]}' has {reading.states} token states, and the engine"
+                    f" '{request.engine}' takes {conditioner.places}; shorten it, or use the engine 'torch'"
+                )
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""

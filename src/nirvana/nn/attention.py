@@ -97,8 +97,8 @@ class TokenAttention(nn.Module):
         seen = torch.cat([self.null.expand(len(x), 1, -1), self.norm(tokens.to(self.null.dtype))], dim=1)
         if mask is not None:
             mask = nn.functional.pad(mask, (1, 0), value=True)[:, None, None, :]
-        k, v = self.kv(seen).chunk(2, dim=-1)
-        return self.out(merged(attend(*(split(part, self.heads) for part in (self.q(x), k, v)), mask)))
+        k, v = (split(part, self.heads) for part in self.kv(seen).chunk(2, dim=-1))
+        return self.out(merged(attend(split(self.q(x), self.heads), k, v, mask)))
 
 
 class CrossAttention(nn.Module):

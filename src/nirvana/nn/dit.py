@@ -69,9 +69,9 @@ class DiTBlock(nn.Module):
         self.tokens = TokenAttention(width, config.token_dim, config.head_width) if config.token_dim else None
         self.norm_feedforward = nn.LayerNorm(width, elementwise_affine=False)
         self.feedforward = Feedforward(width)
-        # The gates are at 0 already; without a second 0 behind them both learn from the first step.
-        for layer in (self.attention.out, self.feedforward[-1]):
-            layer.reset_parameters()
+        # The gates are at 0 already; a second 0 behind them would keep both from learning.
+        self.attention.out.reset_parameters()
+        self.feedforward.out.reset_parameters()
 
     def forward(
         self,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from nirvana.nn.attention import attend, heads_of, merged, split
 from nirvana.nn.layers import zeroed
 
 
-class Feedforward(nn.Sequential):
-    """W_2 gelu(W_1 x), `ratio` times as wide inside; W_2 starts at 0 (Vaswani et al. 2017, section 3.3)."""
+class Feedforward(nn.Module):
+    """W_out gelu(W_in x), `ratio` times as wide inside; W_out starts at 0 (Vaswani et al. 2017, section 3.3)."""
 
     def __init__(self, width: int, ratio: int = 4) -> None:
-        super().__init__(
-            nn.Linear(width, ratio * width), nn.GELU(approximate="tanh"), zeroed(nn.Linear(ratio * width, width))
-        )
+        super().__init__()
+        self.enter = nn.Linear(width, ratio * width)
+        self.out = zeroed(nn.Linear(ratio * width, width))
+
+    def forward(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
+        return self.out(gelu(self.enter(x), approximate="tanh"))
 
 
 class MultiHead(nn.Module):

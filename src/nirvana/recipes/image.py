@@ -106,7 +106,8 @@ def prepare(
     if order.recipe not in RECIPES:
         raise unknown("recipe", order.recipe, RECIPES)
     begun_at, device = time.monotonic(), pick_device(order.device)
-    reader = partial(open_data, order.source, allow_bad=allow_bad, progress=progress)
+    asked = order.condition in ("captions", "both")
+    reader = partial(open_data, order.source, allow_bad=allow_bad, captions=asked, progress=progress)
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
     parent = None
     # Once a checkpoint is there, the run it started from is not needed any more.

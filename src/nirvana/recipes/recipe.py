@@ -83,16 +83,19 @@ def network(facts: Facts, outputs: int = 1) -> UNetConfig:
         width=facts.width,
         stem=facts.stem or stem_of(facts.size),
         group_width=16,
-        **slots(facts),
+        vector_dim=vector_dim(facts),
+        token_dim=token_dim(facts),
     )
 
 
-def slots(facts: Facts) -> dict[str, int]:
-    """The sizes of a network's condition slots."""
-    return {
-        "vector_dim": VECTOR if facts.conditional else 0,
-        "token_dim": 0 if facts.encoder is None else cast(int, facts.encoder["width"]),
-    }
+def vector_dim(facts: Facts) -> int:
+    """The size of the network's slot for a vector."""
+    return VECTOR if facts.conditional else 0
+
+
+def token_dim(facts: Facts) -> int:
+    """The size of the network's slot for tokens: the states of the text encoder."""
+    return 0 if facts.encoder is None else cast(int, facts.encoder["width"])
 
 
 def patch_of(size: int) -> int:
@@ -181,7 +184,8 @@ def dit(facts: Facts) -> Recipe:
         out_channels=facts.channels,
         width=4 * facts.width,
         patch=facts.stem or patch_of(facts.size),
-        **slots(facts),
+        vector_dim=vector_dim(facts),
+        token_dim=token_dim(facts),
     )
     model = describe(
         facts,

@@ -40,7 +40,7 @@ def subject_of(order: Order, data: Dataset, parent: RunFolder | None = None) -> 
     """What a model of `data` is told, as `order` says, or else by what there is: captions, or labels, or nothing.
 
     A model that starts from `parent` is told what that was, where the data have it, and keeps its text encoder.
-    Refused where the data do not have what was asked for.
+    Refused where the data have no labels and those were asked for. ValueError: no captions, which opening refuses.
     """
     condition = order.condition if order.condition != "auto" else _chosen(data, parent)
     names = data.names if data.labels is not None and condition in ("labels", "both") else ()
@@ -52,15 +52,13 @@ def subject_of(order: Order, data: Dataset, parent: RunFolder | None = None) -> 
     if condition not in ("captions", "both"):
         return Subject(names)
     if data.captions is None:
-        raise Refused(
-            f"{order.source} has no captions to train on: put a text of its name beside each picture (cat.txt for"
-            " cat.png), or choose another --condition"
-        )
+        raise ValueError("data for a model of texts must be opened with captions=True")
     wording = wording_in(order.to_json())
     texts = wording.all(data.captions)
     kept = None if parent is None else encoder_in(parent.model_spec)
-    encoder = encoder_of(order.encoder, texts) if kept is None or order.encoder != "auto" else kept
-    return Subject(names, encoder, examples_of(wording, data.captions), wording)
+    if kept is None or order.encoder not in ("auto", kept["kind"]):
+        kept = encoder_of(order.encoder, texts)
+    return Subject(names, kept, examples_of(wording, data.captions), wording)
 
 
 def encoder_of(name: str, texts: Sequence[str]) -> Mapping[str, Json]:
