@@ -40,13 +40,16 @@ def conditioner(places: int = 12) -> TextConditioner:
 
 
 def test_a_text_is_the_same_alone_and_among_others() -> None:
-    made = conditioner()
+    made = conditioner().eval()
     together = made(texts=CAPTIONS)
     for row, text in enumerate(CAPTIONS):
         alone = made(texts=[text])
-        for name, value in alone.items():
-            torch.testing.assert_close(together[name][row], value[0], atol=1e-6, rtol=1e-5)
+        seen = alone["tokens_mask"][0]
+        assert torch.equal(together["tokens_mask"][row], seen)
+        torch.testing.assert_close(together["vector"][row], alone["vector"][0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(together["tokens"][row, seen], alone["tokens"][0, seen], atol=1e-6, rtol=1e-5)
     assert together["tokens"].shape == (3, 12, 16)
+    assert made.train()(texts=CAPTIONS[:2])["tokens"].shape == (2, 4, 16)  # no padding to be computed with
     assert together["tokens_mask"].sum(1).tolist() == [len(made.read(text).tokens) + 1 for text in CAPTIONS]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from nirvana.cli.main import main
 from nirvana.condition import LabelConditioner, NoConditioner, TextConditioner, conditioner_from_config
 from nirvana.condition.encoder import JointEncoder
 from nirvana.condition.tokens import learn
+from nirvana.engine.network import Inputs, traced
 from nirvana.errors import Refused
 from nirvana.generate import Model, load, reproduce
 from nirvana.generate import sheet as sheets
 from nirvana.generate.asked import Ask, asked, prompts_in
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import network_spec
+from nirvana.generate.wanted import check_engine
 from nirvana.modality.png import read_png
 from nirvana.nn import UNetConfig
 from tiny_run import NAMES, make_run, spec
@@ -257,3 +260,18 @@ def test_the_command_says_what_is_made_of_a_prompt(runs: dict[str, Path], tmp_pa
 def test_config_of_the_tiny_model_is_that_of_its_conditioner(model: Model) -> None:
     conditioner = model.parts.conditioner
     assert conditioner_from_config(conditioner.config()).config() == conditioner.config()
+
+
+def test_an_exported_network_takes_texts_of_one_length(model: Model) -> None:
+    parts, request = model.parts, model.request("a red circle", n=2, guidance=1.0)
+    _, cond = model.sampler().steering(request).conditioned(range(2))
+    x, noise = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 400.0, 900.0])
+    inputs = Inputs.of(x, cond)
+    program = traced(parts.denoiser.net, inputs).module()
+    three = {name: value[[0, 1, 0]] for name, value in cond.items()}
+    made = program(x, noise, *(three[name] for name in inputs.slots))
+    torch.testing.assert_close(made, parts.denoiser.net(x, noise, three))
+    engine = replace(request, engine="onnx")
+    check_engine(parts.conditioner, engine)
+    with pytest.raises(Refused, match="has 33 token states, and the engine 'onnx' takes 6"):
+        check_engine(parts.conditioner, replace(engine, prompts=(LONG,)))

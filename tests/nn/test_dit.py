@@ -35,9 +35,9 @@ def net(**changes: int) -> DiT:
 
 
 def test_a_block_is_the_formula() -> None:
-    block = randomised(DiTBlock(DiTConfig(1, 1, width=8, head_width=4, token_dim=6)))
+    block = randomised(DiTBlock(DiTConfig(1, 1, width=8, head_width=4, token_dim=6), reads=True))
     assert isinstance(block, DiTBlock) and block.tokens is not None and block.norm_tokens is not None
-    x, c, text = randn(2, 5, 8), randn(2, 8, seed=1), randn(2, 3, 6, seed=2)
+    x, c, text = randn(2, 5, 8), randn(2, 8, seed=1), randn(2, 3, 8, seed=2)
     mask = torch.tensor([[True, True, False], [False, False, False]])
     got = block(x, c, text, mask)
     a, s, g, a2, s2, g2 = (
@@ -52,7 +52,7 @@ def test_a_block_is_the_formula() -> None:
     h = torch.cat(scaled_dot_product_attention(q, k, v).unbind(1), dim=-1)
     x = x + g * block.attention.out(h)
     tokens = block.tokens
-    seen = torch.cat([tokens.null.expand(2, 1, 6), tokens.norm(text)], dim=1)
+    seen = torch.cat([tokens.null.expand(2, 1, 8), text], dim=1)
     k, v = (heads(part) for part in tokens.kv(seen).split(8, dim=-1))
     visible = torch.cat([torch.ones(2, 1, dtype=torch.bool), mask], dim=1)[:, None, None]
     h = scaled_dot_product_attention(heads(tokens.q(block.norm_tokens(x))), k, v, attn_mask=visible)
@@ -64,8 +64,8 @@ def test_a_block_is_the_formula() -> None:
 
 def test_a_fresh_block_is_the_identity_and_all_of_it_learns() -> None:
     torch.manual_seed(0)
-    block = DiTBlock(DiTConfig(1, 1, width=8, token_dim=6)).double()
-    x, c, text = randn(2, 5, 8), randn(2, 8, seed=1), randn(2, 3, 6, seed=2)
+    block = DiTBlock(DiTConfig(1, 1, width=8, token_dim=6), reads=True).double()
+    x, c, text = randn(2, 5, 8), randn(2, 8, seed=1), randn(2, 3, 8, seed=2)
     mask = torch.ones(2, 3, dtype=torch.bool)
     assert torch.equal(block(x, c, text, mask), x)
     optimizer = torch.optim.SGD(block.parameters(), lr=1.0)
@@ -129,9 +129,7 @@ def test_every_slot_matters() -> None:
     assert (made(x, torch.tensor([310.0]), cond) - before).abs().amax() > 1e-6
 
 
-@pytest.mark.parametrize(
-    "changes", [{"width": 18}, {"patch": 0}, {"dims": 4}, {"vector_dim": -1}, {"depth": 0}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"patch": 0}, {"dims": 4}, {"vector_dim": -1}, {"depth": 0}], ids=str)
 def test_impossible_numbers_are_errors(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="transformer"):
         DiTConfig(**{"channels": 1, "out_channels": 1, **changes})

@@ -37,11 +37,11 @@ class TextEncoder(Protocol):
 
     @property
     def places(self) -> int:
-        """States of a text, padding included; a text that is longer than those of the training has more."""
+        """The most states of a text of the training; a longer one has more."""
         ...
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
-        """The states of the tokens of each text, padded to `places` or the longest."""
+        """The states of the tokens of each text, padded to the longest."""
         ...
 
     def read(self, text: str) -> Reading:
@@ -74,8 +74,8 @@ class JointEncoder(nn.Module):
         pieces = [chunks(self.tokens.ids(text), self.places - 1) for text in texts]
         flat = [[self.tokens.start, *piece] for text in pieces for piece in text]
         lengths = torch.tensor([len(piece) for piece in flat])
-        ids = torch.zeros(len(flat), self.places, dtype=torch.int64)
-        mask = torch.arange(self.places) < lengths[:, None]
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros(mask.shape, dtype=torch.int64)
         ids[mask] = torch.tensor([token for piece in flat for token in piece])
         device = self.network.places.weight.device
         ids, mask = ids.to(device), mask.to(device)
@@ -83,7 +83,7 @@ class JointEncoder(nn.Module):
         if len(flat) == len(texts):
             return states, mask
         totals = [sum(len(piece) + 1 for piece in text) for text in pieces]
-        return padded(states[mask].split(totals), self.places)
+        return padded(states[mask].split(totals))
 
     def read(self, text: str) -> Reading:
         """The tokens of a text, without the start token."""
@@ -122,9 +122,8 @@ def joint_from_config(config: Mapping[str, object]) -> JointEncoder:
     return JointEncoder(BytePairs.from_config(cast("Mapping[str, object]", tokens)), **cast("dict[str, int]", sizes))
 
 
-def padded(rows: Sequence[Float[Tensor, "_ w"]], places: int) -> Encoded:
-    """Rows of states side by side: (b, l, w) with zeros behind each, l the longest and at least `places`; the mask."""
+def padded(rows: Sequence[Float[Tensor, "_ w"]]) -> Encoded:
+    """Rows of states side by side: (b, l, w) with zeros behind each, l the longest; the mask."""
     states = pad_sequence(list(rows), batch_first=True)
-    states = nn.functional.pad(states, (0, 0, 0, max(places - states.shape[1], 0)))
     lengths = torch.tensor([len(row) for row in rows], device=states.device)
     return states, torch.arange(states.shape[1], device=states.device) < lengths[:, None]

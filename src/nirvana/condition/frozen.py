@@ -107,7 +107,7 @@ class FrozenEncoder:
         new = [text for text in dict.fromkeys(texts) if text not in memory]
         fresh = dict(zip(new, self._encode(new), strict=True)) if new else {}
         rows = [torch.from_numpy(np.array(fresh[text] if text in fresh else memory[text])) for text in texts]
-        return padded([row.float() for row in rows], self.places)
+        return padded([row.float() for row in rows])
 
     def read(self, text: str) -> Reading:
         """The tokens of a text, without those around it."""

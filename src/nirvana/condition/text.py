@@ -46,11 +46,15 @@ class TextConditioner(nn.Module):
     ) -> dict[str, Tensor]:
         """{"vector": (b, dim), "tokens": (b, l, w), "tokens_mask": (b, l)} of the texts; those of `drop` get the null.
 
-        Equal texts are encoded once. Without texts there are as many empty ones as labels.
+        Equal texts are encoded once. Without texts there are as many empty ones as labels. l is the longest of them in
+        training, and else at least `places`: an exported network takes one length.
         """
         texts = texts or ("",) * (0 if labels is None else len(labels))
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         states, mask = self.encoder(list(distinct))
+        if not self.training:
+            more = max(self.places - states.shape[1], 0)
+            states, mask = nn.functional.pad(states, (0, 0, 0, more)), nn.functional.pad(mask, (0, more))
         device = self.nothing.device
         states, mask = states.to(device), mask.to(device)
         shares = mask.to(states.dtype) / mask.sum(1, keepdim=True).clamp(min=1)

@@ -14,19 +14,19 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from nirvana.codec import Identity
-from nirvana.condition import LabelConditioner, NoConditioner, Reading
+from nirvana.condition import Reading
 from nirvana.diffusion.denoiser import Preconditioned
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
-from nirvana.errors import Refused, nearest
-from nirvana.generate.asked import prompts_in
+from nirvana.errors import Refused
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
 from nirvana.generate.network import Compiled, in_bfloat16
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
 from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, solver_of
+from nirvana.generate.wanted import check_engine, check_whole, readings, subjects, wanted
 
 BATCH = 64
 BATCH_NUMBERS = 2**17
@@ -101,8 +101,7 @@ class Sampler:
     @property
     def subjects(self) -> tuple[str, ...]:
         """What pictures are of where nobody says: examples of captions, or the classes; empty for a model without."""
-        conditioner = self.parts.conditioner
-        return (conditioner.examples or ("",)) if conditioner.prompts else conditioner.names
+        return subjects(self.parts.conditioner)
 
     @property
     def batch(self) -> int:
@@ -146,7 +145,8 @@ class Sampler:
         if guidance is None:
             recommended = best.guidance if self.subjects else 1.0
             guidance = default_guidance(rule, autoguidance is not None, recommended)
-        labels, prompts = self._asked(prompt, label, class_names(self.parts, self._guide(classifier)))
+        known = class_names(self.parts, self._guide(classifier))
+        labels, prompts = wanted(self.parts.conditioner, self.where, prompt, label, known)
         request = SampleRequest(
             n=n,
             labels=labels,
@@ -170,68 +170,12 @@ class Sampler:
         )
         self.check(request)
         if strict:
-            self._check_whole(request)
+            check_whole(self.parts.conditioner, self.where, request)
         return request
 
     def readings(self, request: SampleRequest) -> list[Reading]:
         """How the model reads every text of `request`, each once; none for a model without texts."""
-        conditioner = self.parts.conditioner
-        if isinstance(conditioner, LabelConditioner | NoConditioner):
-            return []
-        texts = [*request.prompts, *([] if request.to is None else [request.to])]
-        parts = [part for text in texts for part, _ in prompts_in(text)]
-        return [conditioner.read(text) for text in dict.fromkeys([*parts, *filter(None, [request.negative])])]
-
-    def _check_whole(self, request: SampleRequest) -> None:
-        for reading in self.readings(request):
-            if not reading.whole:
-                raise Refused(
-                    f"the prompt '{reading.text[:60]}' has {len(reading.tokens)} tokens, and {self.where} reads"
-                    f" {reading.window} at once; shorten it, or do without strict"
-                )
-
-    def _asked(
-        self, prompt: str | Sequence[str] | None, label: str | Sequence[str] | None, known: tuple[str, ...]
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The labels and the prompts that take turns."""
-        if not self.parts.conditioner.prompts:
-            if prompt is not None and not isinstance(prompt, str):
-                raise Refused(f"{self.where} takes no prompts; give labels")
-            return self._labels(prompt, label, known), ()
-        if label is not None and not known:
-            self.parts.conditioner.index(label if isinstance(label, str) else "".join(label[:1]))
-        wanted = self.subjects if prompt is None and label is None else "" if prompt is None else prompt
-        prompts = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-        if not prompts:
-            raise Refused("an empty list of prompts was given; give at least one, or leave it out for examples")
-        only_classifier = bool(known) and not self.labels
-        return self._labels(None, label, known) if label is not None or only_classifier else (), prompts
-
-    def _labels(self, prompt: str | None, label: str | Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-        if prompt is not None and label is not None:
-            raise Refused(
-                f"both the prompt '{prompt}' and a label were given; this model takes labels: give one of them"
-            )
-        if prompt is not None and prompt not in known:
-            raise Refused(self._no_prompts(prompt))
-        chosen = prompt if label is None else label
-        if chosen is None:
-            return known
-        names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-        if not names:
-            raise Refused(
-                "an empty list of labels was given; name at least one, or leave it out for all of them in turn"
-            )
-        return names
-
-    def _no_prompts(self, prompt: str) -> str:
-        if not self.labels:
-            return f"{self.where} was trained without labels or captions; leave the prompt '{prompt}' out"
-        known = ", ".join(self.labels[:20]) + (", ..." if len(self.labels) > 20 else "")
-        return (
-            f"{self.where} knows labels, not prompts; '{prompt}' is none of them{nearest(prompt, self.labels)}"
-            f" (use --label with one of: {known})"
-        )
+        return readings(self.parts.conditioner, request)
 
     def check(self, request: SampleRequest) -> None:
         """Refused where this model cannot do `request`: solver, grid, labels, guidance, engine."""
@@ -240,19 +184,7 @@ class Sampler:
         else:
             self.levels(request)
         self.steering(request)
-        self._check_engine(request)
-
-    def _check_engine(self, request: SampleRequest) -> None:
-        """An exported network takes texts of one length: that of the longest caption of its training."""
-        conditioner = self.parts.conditioner
-        if request.engine == "torch" or isinstance(conditioner, LabelConditioner | NoConditioner):
-            return
-        for reading in self.readings(request):
-            if reading.states > conditioner.places:
-                raise Refused(
-                    f"the prompt '{reading.text[:60]}' has {reading.states} token states, and the engine"
-                    f" '{request.engine}' takes {conditioner.places}; shorten it, or use the engine 'torch'"
-                )
+        check_engine(self.parts.conditioner, request)
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from nirvana.nn.embedding import Positions
 from nirvana.nn.layers import group_norm, zeroed
 
 PLAIN_KEYS = 128
@@ -75,6 +76,11 @@ class SelfAttention(nn.Module):
         return x + self.out(merged(mixed)).transpose(1, 2).reshape(x.shape)
 
 
+def token_entry(token_dim: int, width: int) -> nn.Sequential:
+    """W norm(tokens), once for all layers of a network: (b, l, token_dim) -> (b, l, width)."""
+    return nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, width))
+
+
 class TokenAttention(nn.Module):
     """W_o attention(q from x; k, v from tokens), to be added to x; W_o starts at 0.
 
@@ -85,7 +91,6 @@ class TokenAttention(nn.Module):
     def __init__(self, width: int, token_dim: int, head_width: int) -> None:
         super().__init__()
         self.heads = heads_of(width, head_width)
-        self.norm = nn.LayerNorm(token_dim)
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(token_dim, 2 * width)
         self.null = nn.Parameter(torch.zeros(1, 1, token_dim))
@@ -94,7 +99,7 @@ class TokenAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n w"], tokens: Float[Tensor, "b l e"], mask: Bool[Tensor, "b l"] | None
     ) -> Float[Tensor, "b n w"]:
-        seen = torch.cat([self.null.expand(len(x), 1, -1), self.norm(tokens.to(self.null.dtype))], dim=1)
+        seen = torch.cat([self.null.expand(x.shape[0], 1, -1).to(tokens.dtype), tokens], dim=1)
         if mask is not None:
             mask = nn.functional.pad(mask, (1, 0), value=True)[:, None, None, :]
         k, v = (split(part, self.heads) for part in self.kv(seen).chunk(2, dim=-1))
@@ -102,15 +107,20 @@ class TokenAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """x + the attention of norm(x) to tokens: (b, c, s...) -> the same shape."""
+    """x + the attention of norm(x) + positions to tokens: (b, c, s...) -> the same shape.
 
-    def __init__(self, channels: int, token_dim: int, head_width: int, group_width: int) -> None:
+    Without positions a cell could not know that "on the left" means it: convolutions see no place but the edges.
+    """
+
+    def __init__(self, channels: int, token_dim: int, head_width: int, group_width: int, dims: int = 2) -> None:
         super().__init__()
         self.norm = group_norm(channels, group_width)
+        self.positions = Positions(dims, channels)
         self.attention = TokenAttention(channels, token_dim, head_width)
 
     def forward(
         self, x: Float[Tensor, "b c *s"], tokens: Float[Tensor, "b l e"], mask: Bool[Tensor, "b l"] | None
     ) -> Float[Tensor, "b c *s"]:
-        added = self.attention(_cells(self.norm(x)), tokens, mask)
+        normed = _cells(self.norm(x))
+        added = self.attention(normed + self.positions(x.shape[2:]).to(normed.dtype), tokens, mask)
         return x + added.transpose(1, 2).reshape(x.shape)

@@ -9,10 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from nirvana.nn.attention import TokenAttention
-from nirvana.nn.embedding import Embedding, Sinusoidal
+from nirvana.nn.attention import TokenAttention, token_entry
+from nirvana.nn.embedding import Embedding, Positions
 from nirvana.nn.layers import MEMORY_FORMATS, crop_to, pad_to_multiple, shuffle, unshuffle, zeroed
 from nirvana.nn.transformer import Feedforward, MultiHead
+
+READS = 3
+"""Every so many-th block attends to the tokens of a text: more cost time and teach little more."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,6 @@ class DiTConfig:
                 raise ValueError(f"transformer: {name} must be at least 1, not {getattr(self, name)}")
         if self.dims not in MEMORY_FORMATS:
             raise ValueError(f"transformer: dims must be 1, 2 or 3, not {self.dims}")
-        if self.width % (2 * self.dims):
-            raise ValueError(f"transformer: width {self.width} must be a multiple of {2 * self.dims}")
         if min(self.vector_dim, self.token_dim, self.concat_channels) < 0:
             raise ValueError("transformer: the size of a condition slot cannot be negative")
 
@@ -53,20 +54,20 @@ class DiTConfig:
 
 
 class DiTBlock(nn.Module):
-    """x + g (attention(norm(x) (1 + a) + s)), the same with a feedforward, and attention to the tokens of a text.
+    """x + g (attention(norm(x) (1 + a) + s)), the same with a feedforward, and, where it reads, attention to tokens.
 
     The two scales a, shifts s and gates g are linear in the embedding and start at 0, so the block starts as the
     identity. Source: Peebles & Xie 2023, section 3.2 (adaLN-Zero); Chen et al. 2024, section 2.2 (attention to texts).
     """
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, reads: bool) -> None:
         super().__init__()
-        width = config.width
+        width, reads = config.width, reads and config.token_dim > 0
         self.modulation = zeroed(nn.Linear(width, 6 * width))
         self.norm_attention = nn.LayerNorm(width, elementwise_affine=False)
         self.attention = MultiHead(width, config.head_width)
-        self.norm_tokens = nn.LayerNorm(width) if config.token_dim else None
-        self.tokens = TokenAttention(width, config.token_dim, config.head_width) if config.token_dim else None
+        self.norm_tokens = nn.LayerNorm(width) if reads else None
+        self.tokens = TokenAttention(width, width, config.head_width) if reads else None
         self.norm_feedforward = nn.LayerNorm(width, elementwise_affine=False)
         self.feedforward = Feedforward(width)
         # The gates are at 0 already; a second 0 behind them would keep both from learning.
@@ -91,7 +92,7 @@ class DiT(nn.Module):
     """Patches, transformer blocks, patches: F = net(x, noise, cond), of the slots and sizes that `UNet` has.
 
     x (b, channels, s...), noise (b,) a number in about 0..1000 that codes the level; result (b, out_channels, s...), 0
-    at the start of training. Any size: positions are sinusoids, the last cells are repeated up to a multiple of patch.
+    at the start of training. Any size: the last cells are repeated up to a multiple of patch.
     Source: Peebles & Xie 2023; Dosovitskiy et al. 2021.
     """
 
@@ -101,8 +102,9 @@ class DiT(nn.Module):
         cells = config.patch**config.dims
         self.embedding = Embedding(config.width, config.width, config.vector_dim)
         self.enter = nn.Linear((config.channels + config.concat_channels) * cells, config.width)
-        self.position = Sinusoidal(config.width // config.dims)
-        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
+        self.positions = Positions(config.dims, config.width)
+        self.tokens = token_entry(config.token_dim, config.width) if config.token_dim else None
+        self.blocks = nn.ModuleList(DiTBlock(config, i % READS == 0) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
         self.modulation = zeroed(nn.Linear(config.width, 2 * config.width))
         self.out = zeroed(nn.Linear(config.width, config.out_channels * cells))
@@ -124,16 +126,11 @@ class DiT(nn.Module):
             x = torch.cat([x, cond["concat"].to(x.dtype)], dim=1)
         patches = unshuffle(pad_to_multiple(x, config.patch), config.patch)
         places = patches.shape[2:]
-        hidden = self.enter(patches.flatten(2).transpose(1, 2)) + self._positions(places, x.dtype)
+        hidden = self.enter(patches.flatten(2).transpose(1, 2)) + self.positions(places).to(x.dtype)
         embedding = self.embedding(noise, cond.get("vector"))
+        tokens = None if self.tokens is None else self.tokens(cond["tokens"])
         for block in self.blocks:
-            hidden = block(hidden, embedding, cond.get("tokens"), cond.get("tokens_mask"))
+            hidden = block(hidden, embedding, tokens, cond.get("tokens_mask"))
         scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=-1)
         out = self.out(self.norm(hidden) * (1 + scale) + shift)
         return crop_to(shuffle(out.transpose(1, 2).unflatten(2, places), config.patch), sizes)
-
-    def _positions(self, places: torch.Size, dtype: torch.dtype) -> Float[Tensor, "n w"]:
-        """The sinusoids of every place, one share of the width a dimension."""
-        device = self.enter.weight.device
-        axes = torch.meshgrid(*(torch.arange(size, device=device) for size in places), indexing="ij")
-        return torch.cat([self.position(axis.flatten().float()) for axis in axes], dim=1).to(dtype)

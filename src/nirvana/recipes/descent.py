@@ -39,15 +39,17 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
             f"{parent.path} was trained with the codec {before['codec']}, and the recipe has {recipe.model['codec']};"
             " start from a run with the same codec, or leave --from out"
         )
-    for name in ("parameterization", "native", "c_in", "c_noise", "schedule", "learned_variance"):
+    # A schedule says which levels are trained, which a child may change; only a table is what its network is told.
+    table = ("schedule",) if recipe.model["c_noise"] == "table" else ()
+    for name in ("parameterization", "native", "c_in", "c_noise", "learned_variance", *table):
         if before[name] != recipe.model[name]:
             raise Refused(
                 f"{parent.path} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
                 " choose the recipe it was trained with"
             )
     own = cast("Mapping[str, Json]", recipe.model["network"])
-    slots = {name: own[name] for name in ("vector_dim", "token_dim")}
-    network = {**cast("Mapping[str, Json]", before["network"]), **slots}
+    ways_in = {name: own[name] for name in ("vector_dim", "token_dim")}
+    network = {**cast("Mapping[str, Json]", before["network"]), **ways_in}
     return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
 
 

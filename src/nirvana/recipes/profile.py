@@ -183,7 +183,7 @@ def _sampling(run: RunFolder, device: torch.device, batch: int | None, budget: f
     if request.steps > 1:
         next(fresh)  # the first step also draws the noise and the condition; the second one is as all others
     step = measure(lambda: next(steps), device, budget=budget, counted=lambda: next(fresh))
-    guided = f", guidance {request.guidance:g}" if request.labels else ""
+    guided = f", guidance {request.guidance:g}" if request.labels or request.prompts else ""
     return Half(pictures, step, convolution_ceiling(device, step.dtype), f"{request.solver}{guided}", request.steps)
 
 

@@ -27,6 +27,9 @@ VECTOR = 128
 DROP = 0.1
 """The share of samples that are shown without their condition."""
 
+TEXT_SHIFT = 3.0
+"""Ratios of noise are so many times larger in training on texts (Esser et al. 2024, eq. 23)."""
+
 WIDTH = 32
 """Channels at the finest level where nothing says otherwise."""
 
@@ -151,6 +154,15 @@ def describe(
     }
 
 
+def flow_schedule(facts: Facts) -> dict[str, Json]:
+    """Rectified flow; for texts with its times shifted to more noise, in training and in sampling.
+
+    Where things lie is decided while little else can be seen: at a ratio of about 10, for a shape of 6 pixels.
+    """
+    plain: dict[str, Json] = {"kind": "rectified-flow"}
+    return plain if facts.encoder is None else {"kind": "timestep-shift", "shift": TEXT_SHIFT, "of": plain}
+
+
 def flow(facts: Facts) -> Recipe:
     """Rectified flow, times logit-normal (Esser et al. 2024): the default, quickest to good pictures.
 
@@ -165,7 +177,7 @@ def flow(facts: Facts) -> Recipe:
         parameterization="x0" if tight else "flow",
         native="sum",
         c_noise="flow_time",
-        schedule={"kind": "rectified-flow"},
+        schedule=flow_schedule(facts),
         trained_lam=(-7.0, 7.0),
         recommended=Recommended(steps=25, guidance=2.5),
     )
@@ -193,7 +205,7 @@ def dit(facts: Facts) -> Recipe:
         parameterization="x0",
         native="sum",
         c_noise="flow_time",
-        schedule={"kind": "rectified-flow"},
+        schedule=flow_schedule(facts),
         trained_lam=(-7.0, 7.0),
         recommended=Recommended(steps=25, guidance=2.5),
     )
