@@ -1,14 +1,15 @@
-"""What texts cost in training: the same network, batch and pictures with captions, with labels, and with neither.
+"""What texts cost in training: the same network, batch and pictures with captions, with labels, and with nothing.
 
     python benchmarks/bench_text.py [--steps 12] [--rounds 5] [--json FILE]
 
-The three take turns in one process, so that what else the machine does meets them all; the ratio is of the medians.
+They take turns in one process, so that what else the machine does meets them all; the ratio is of the medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -26,6 +27,12 @@ from nirvana.recipes.subject import remember, subject_of
 from nirvana.recipes.task import DiffusionTask, PictureBatches
 from nirvana.train.optimizer import PhaseOptimizer
 from nirvana.train.task import Position
+
+CASES = (
+    ("shapes", 32, {"joint": ("captions", "joint")}),
+    ("emoji", 64, {"labels": ("labels", "auto"), "minilm": ("captions", "minilm")}),
+)
+"""Source, size, and what the model is told, as it is chosen for the captions of that source."""
 
 
 class Trained:
@@ -64,12 +71,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     found: dict[str, dict[str, float]] = {}
-    for recipe in ("flow", "dit"):
-        kinds = {"nothing": ("none", "auto"), "labels": ("labels", "auto"), "joint": ("captions", "joint")}
-        if has_minilm():
-            kinds["minilm"] = ("captions", "minilm")
+    for recipe, (source, size, told) in itertools.product(("flow", "dit"), CASES):
+        kinds = {"nothing": ("none", "auto"), **told}
+        if "minilm" in kinds and not has_minilm():
+            continue
         made = {
-            name: Trained("emoji", 64, condition, encoder, recipe, options.width)
+            name: Trained(source, size, condition, encoder, recipe, options.width)
             for name, (condition, encoder) in kinds.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in made}
@@ -79,9 +86,12 @@ def main() -> None:
             for name, one in made.items():
                 seconds[name] += [one.step() for _ in range(options.steps)]
         base = median(seconds["nothing"])
-        found[recipe] = {name: median(times) / base for name, times in seconds.items()}
+        found[f"{recipe}, {source}"] = {name: round(median(times) / base, 3) for name, times in seconds.items()}
         for name, times in seconds.items():
-            print(f"{recipe:<5}{name:<9}{64 / median(times):7.1f} images/s  {median(times) / base:.3f}", flush=True)
+            print(
+                f"{recipe:<5}{source:<7}{name:<9}{64 / median(times):7.1f} images/s  {median(times) / base:.3f}",
+                flush=True,
+            )
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -14,7 +14,7 @@ from nirvana.nn.embedding import Embedding, Positions
 from nirvana.nn.layers import MEMORY_FORMATS, crop_to, pad_to_multiple, shuffle, unshuffle, zeroed
 from nirvana.nn.transformer import Feedforward, MultiHead
 
-READS = 3
+READS = 4
 """Every so many-th block attends to the tokens of a text: more cost time and teach little more."""
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from nirvana.nn.attention import CrossAttention, SelfAttention, token_entry
-from nirvana.nn.embedding import Embedding
+from nirvana.nn.embedding import Embedding, Positions
 from nirvana.nn.layers import (
     MEMORY_FORMATS,
     Downsample,
@@ -36,6 +36,7 @@ class UNetConfig:
     attention: the levels (0 is the finest) that have attention over cells, and (every second stage) over tokens.
     stem: side of the cells that are moved into channels first, so that 64 px at stem 2 cost what 32 px do.
     vector_dim, token_dim, concat_channels: sizes of the condition slots; 0 means the network has no such slot.
+    positions: add to every cell where it lies, for conditions that say where something is ("on the left").
     Raises ValueError where a number is out of range.
     """
 
@@ -53,6 +54,7 @@ class UNetConfig:
     vector_dim: int = 0
     token_dim: int = 0
     concat_channels: int = 0
+    positions: bool = False
 
     def __post_init__(self) -> None:
         positive = ("channels", "out_channels", "width", "blocks", "stem", "head_width", "group_width")
@@ -156,6 +158,7 @@ class UNet(nn.Module):
         widths = [config.width * multiplier for multiplier in config.multipliers]
         self.embedding = Embedding(2 * config.width, embedding, config.vector_dim)
         self.stem = conv(dims, (config.channels + config.concat_channels) * cells, widths[0])
+        self.positions = Positions(dims, widths[0]) if config.positions else None
         self.tokens = token_entry(config.token_dim, config.token_width) if config.token_dim else None
         self.encoder = nn.ModuleList()
         self.down = nn.ModuleList()
@@ -211,6 +214,8 @@ class UNet(nn.Module):
             x = torch.cat([x, cond["concat"].to(x.dtype)], dim=1)
         x = unshuffle(pad_to_multiple(x, config.stride), config.stem)
         x = self.stem(x.contiguous(memory_format=MEMORY_FORMATS[config.dims]))
+        if self.positions is not None:
+            x = x + self.positions(x.shape[2:]).T.unflatten(1, x.shape[2:]).to(x.dtype)
         tokens = None if self.tokens is None else self.tokens(cond["tokens"])
         context = (self.embedding(noise, cond.get("vector")), tokens, cond.get("tokens_mask"))
         skips = [x, *self._encode(x, context)]

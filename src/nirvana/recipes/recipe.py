@@ -86,6 +86,7 @@ def network(facts: Facts, outputs: int = 1) -> UNetConfig:
         width=facts.width,
         stem=facts.stem or stem_of(facts.size),
         group_width=16,
+        positions=facts.encoder is not None,
         vector_dim=vector_dim(facts),
         token_dim=token_dim(facts),
     )
