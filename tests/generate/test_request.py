@@ -75,7 +75,7 @@ def test_labels_take_turns() -> None:
         ({"solver": ""}, "solver must be a non-empty name"),
         ({"labels": ("",)}, "label must be a non-empty name"),
         ({"weights": "emma"}, "did you mean 'ema'"),
-        ({"version": 4}, "newer than this nirvana"),
+        ({"version": 5}, "newer than this nirvana"),
         ({"version": 0}, "no readable version"),
         ({"guidance_interval": (2.0, 1.0)}, "must rise, got 2 to 1"),
         ({"guidance_interval": (1.0, 1.0)}, "must rise"),

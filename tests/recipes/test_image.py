@@ -221,9 +221,11 @@ def test_captions_go_with_the_data_of_a_run_and_a_changed_one_is_other_data(tmp_
         prepare(order, out)
 
 
-def test_sets_with_captions_train_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_with_captions_train_with_them_or_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nirvana.data.shapes.source.TRAIN", 30)
     shapes = prepare(Order("shapes", images=8, size=24), tmp_path / "shapes")
     assert shapes.data.labels is None and run(shapes).finished
-    emoji = prepare(Order("emoji:test", images=8, size=8), tmp_path / "emoji")
+    assert load(shapes.run.path).request().prompts[0].startswith("a ")
+    emoji = prepare(Order("emoji:test", images=8, size=8, condition="labels"), tmp_path / "emoji")
     assert len(emoji.data.names) == 7 and run(emoji).finished
+    assert load(emoji.run.path).labels == emoji.data.names

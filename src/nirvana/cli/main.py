@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data check": ("nirvana.cli.data", "find what is wrong with pictures before training on them"),
     "train": ("nirvana.cli.train", "train a model on a folder of pictures, or go on with a training"),
     "generate": ("nirvana.cli.generate", "make new pictures with a trained model"),
+    "prompt": ("nirvana.cli.prompt", "show how a model reads a prompt"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),
     "evaluate": ("nirvana.cli.evaluate", "measure what a model draws, with intervals and a report"),
     "compare": ("nirvana.cli.compare", "put evaluated runs side by side"),
@@ -43,6 +44,7 @@ EXAMPLES = """\
 examples:
   nirvana train flowers/ --minutes 10                # sub-folders are labels; resumes when run again
   nirvana generate runs/flowers --label tulip -n 16  # 000.png, 001.png, ... and grid.png
+  nirvana generate runs/shapes "a red circle" -n 4   # a model that was trained on captions
   nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
 """
 

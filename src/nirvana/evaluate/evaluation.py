@@ -18,7 +18,7 @@ from nirvana.errors import Refused
 from nirvana.evaluate.curves import Curve, Progress, curves, silent
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.reference import Reference, reference_of
-from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, turns
+from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, prompts_of, turns
 from nirvana.evaluate.scores import FOLDER, Evaluation, Findings
 from nirvana.evaluate.space import DEFAULT_SPACE, FeatureSpace, open_space
 from nirvana.evaluate.subject import Measure, subject_of
@@ -145,8 +145,10 @@ def _shown(pictures: np.ndarray, request: SampleRequest) -> Image.Image:
 
 
 def _request(model: Model, plan: Plan, real: Dataset) -> SampleRequest:
-    """What the run recommends, its classes as often as the data have them."""
+    """What the run recommends, its classes as often as the data have them, or the captions of the data."""
     request = model.request(steps=plan.steps, solver=plan.solver, guidance=plan.guidance, seed=plan.seed)
+    if request.prompts and real.captions is not None:
+        return dataclasses.replace(request, prompts=prompts_of(real.captions))
     if request.labels and set(request.labels) == set(real.names):
         request = dataclasses.replace(request, labels=turns(real.names, real.manifest.counts))
     return request

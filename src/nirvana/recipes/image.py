@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,20 @@ from torch import Tensor
 
 from nirvana.data import DEFAULT_SIZE, Dataset, open_data
 from nirvana.data.decisions import STORED, Decisions, read_decisions, stored
-from nirvana.errors import Refused, unknown
+from nirvana.errors import unknown
 from nirvana.files import Json
 from nirvana.generate.model import find
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Sampler
-from nirvana.generate.spec import ModelParts, build
+from nirvana.generate.spec import build
 from nirvana.modality import grid, to_png_bytes
+from nirvana.recipes.descent import descended, descended_weights, take_over
+from nirvana.recipes.descent import freeze as frozen
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
+from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
 from nirvana.recipes.task import DiffusionTask, PictureBatches
-from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
@@ -54,7 +56,7 @@ class Training:
     @property
     def parameters(self) -> int:
         """Of the network and the conditioner."""
-        return sum(parameter.numel() for parameter in self.task.phases[0].parameters.values())
+        return sum(parameter.numel() for parameter in self.task.modules.parameters())
 
     @property
     def passes(self) -> float:
@@ -66,12 +68,13 @@ class Training:
         return train(self.task, self.batches, self.run.plan, self.run, Hooks(sample=self._grid))
 
     def _grid(self, weights: Mapping[str, Tensor], images: int) -> bytes:
-        """Pictures of fixed seeds with the averaged weights: a column a class, three rows."""
+        """Pictures of fixed seeds with the averaged weights: a column a class or a caption, three rows."""
         del images
         sampler, request = _grid_request(self.run.model_spec, weights, self.task.device, str(self.run.path))
         pictures = sampler.pictures(request)
         columns = request.n // _GRID_ROWS
-        return to_png_bytes(np.asarray(grid(pictures, columns=columns, column_labels=list(request.labels) or None)))
+        named = list(request.prompts or request.labels) or None
+        return to_png_bytes(np.asarray(grid(pictures, columns=columns, column_labels=named)))
 
 
 def _grid_request(
@@ -80,8 +83,9 @@ def _grid_request(
     parts = build(spec)
     parts.load(weights, where)
     sampler = Sampler(parts, device, where)
-    columns = min(_GRID_COLUMNS, len(sampler.labels) or 8)
-    return sampler, replace(sampler.request(n=_GRID_ROWS * columns), labels=sampler.labels[:columns])
+    columns = min(_GRID_COLUMNS, len(sampler.subjects) or 8)
+    request = sampler.request(n=_GRID_ROWS * columns)
+    return sampler, replace(request, labels=request.labels[:columns], prompts=request.prompts[:columns])
 
 
 def prepare(
@@ -92,39 +96,46 @@ def prepare(
     allow_bad: bool = False,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
+    encoding: Callable[[int, int], None] = lambda _done, _total: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Training:
     """Open the data, plan, and create the run folder `out`, or take up the unfinished run there.
 
-    `say` hears what takes a while. Refused, with no folder made, for whatever the user can mend.
+    `progress` hears how many pictures are read, `encoding` how many captions are encoded, `say` what takes a while.
+    Refused, with no folder made, for whatever the user can mend.
     """
     if order.recipe not in RECIPES:
         raise unknown("recipe", order.recipe, RECIPES)
     begun_at, device = time.monotonic(), pick_device(order.device)
+    asked = order.condition in ("captions", "both")
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
     decisions = _decisions(begun, order)
-    reader = partial(open_data, order.source, allow_bad=allow_bad, progress=progress, decisions=decisions)
+    reader = partial(
+        open_data, order.source, allow_bad=allow_bad, captions=asked, progress=progress, decisions=decisions
+    )
     parent = None
     # Once a checkpoint is there, the run it started from is not needed any more.
     if order.start is not None and (begun is None or begun.latest() is None):
         parent = RunFolder.open(find(order.start))
     if begun is not None:
-        return _resumed(begun, order, reader, device, parent, command, decisions)
+        return _resumed(begun, order, reader, device, parent, command, encoding, decisions)
     data = reader(size=order.size)
+    subject = subject_of(order, data, parent)
+    remember(subject, data, encoding)
     say("measuring this machine")
-    planner = _planner(order, data, device, parent, begun_at)
+    planner = _planner(order, data, subject, device, parent, begun_at)
     size = _better_size(planner, order)
     if size != data.images.shape[1]:
         data = reader(size=size)
-        planner = _planner(order, data, device, parent, begun_at)
+        planner = _planner(order, data, subject, device, parent, begun_at)
     planned = planner.plan()
-    start = None if parent is None else _descended_weights(parent, _facts(data, None))
+    start = None if parent is None else descended_weights(parent, _facts(data, subject))
     # The model is built before its folder: nothing is left behind where that fails.
-    task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start)
+    task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start, order.freeze)
     run = RunFolder.open_or_create(
         out, order.to_json(), planned.plan, _manifest(data, decisions), planned.recipe.model, command, fresh=fresh
     )
-    batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip)
+    batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip, wording=subject.wording)
     return Training(run, data, task, batches, planned.forecast)
 
 
@@ -135,6 +146,7 @@ def _resumed(
     device: torch.device,
     parent: RunFolder | None,
     command: str,
+    encoding: Callable[[int, int], None],
     decisions: Decisions | None,
 ) -> Training:
     """The training that `run` holds. Its plan stands: what a budget in minutes allows was measured once."""
@@ -143,11 +155,14 @@ def _resumed(
     same = RunFolder.open_or_create(
         run.path, order.to_json(), run.plan, _manifest(data, decisions), run.model_spec, command
     )
-    facts = _facts(data, None)
+    subject = subject_in(same.model_spec, same.config)
+    remember(subject, data, encoding)
+    facts = _facts(data, subject)
     recipe = RECIPES[order.recipe](facts)
-    start = None if parent is None else _descended_weights(parent, facts)
-    task = make_task(recipe, same.model_spec, same.plan, device, start)
-    return Training(same, data, task, PictureBatches(data, same.plan.seed, flip=recipe.flip), None)
+    start = None if parent is None else descended_weights(parent, facts)
+    task = make_task(recipe, same.model_spec, same.plan, device, start, order.freeze)
+    batches = PictureBatches(data, same.plan.seed, flip=recipe.flip, wording=subject.wording)
+    return Training(same, data, task, batches, None)
 
 
 def _decisions(begun: RunFolder | None, order: Order) -> Decisions | None:
@@ -163,17 +178,19 @@ def _manifest(data: Dataset, decisions: Decisions | None) -> dict[str, Json]:
     return manifest if decisions is None else {**manifest, STORED: decisions.to_json()}
 
 
-def _facts(data: Dataset, width: int | None) -> Facts:
-    names = data.names if data.labels is not None else ()
-    facts = Facts(data.images.shape[1], data.images.shape[3], names)
+def _facts(data: Dataset, subject: Subject, width: int | None = None) -> Facts:
+    size, channels = data.images.shape[1], data.images.shape[3]
+    facts = Facts(size, channels, subject.names, encoder=subject.encoder, examples=subject.examples)
     return facts if width is None else replace(facts, width=width)
 
 
-def _planner(order: Order, data: Dataset, device: torch.device, parent: RunFolder | None, begun_at: float) -> Planner:
+def _planner(
+    order: Order, data: Dataset, subject: Subject, device: torch.device, parent: RunFolder | None, begun_at: float
+) -> Planner:
     def make(width: int | None) -> Recipe:
-        facts = _facts(data, width)
+        facts = _facts(data, subject, width)
         recipe = RECIPES[order.recipe](facts)
-        return recipe if parent is None else replace(recipe, model=_descended(recipe, parent, facts))
+        return recipe if parent is None else replace(recipe, model=descended(recipe, parent, facts))
 
     def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
         sampler, request = _grid_request(recipe.model, weights, device, "a trial")
@@ -182,9 +199,9 @@ def _planner(order: Order, data: Dataset, device: torch.device, parent: RunFolde
         return (time.perf_counter() - started) * request.steps / _TRIED_STEPS
 
     def task(recipe: Recipe, plan: TrainPlan) -> DiffusionTask:
-        return make_task(recipe, recipe.model, plan, device)
+        return make_task(recipe, recipe.model, plan, device, freeze=order.freeze)
 
-    return Planner(order, data, make, task, draw, device, begun_at)
+    return Planner(order, data, make, task, draw, device, begun_at, subject.wording)
 
 
 def _better_size(planner: Planner, order: Order) -> int:
@@ -201,12 +218,17 @@ def make_task(
     plan: TrainPlan,
     device: torch.device,
     start: Mapping[str, Tensor] | None = None,
+    freeze: Sequence[str] = (),
 ) -> DiffusionTask:
-    """The task of `recipe` with weights drawn from the seed, or taken from `start` where names and shapes fit."""
+    """The task of `recipe` with weights drawn from the seed, or taken from `start` where names and shapes fit.
+
+    freeze: the parts that keep them.
+    """
     with seeded(torch.device("cpu"), plan.seed, "weights"):
         parts = build(spec)
     if start is not None:
-        _take_over(parts, start)
+        take_over(parts, start)
+    frozen(parts, freeze)
     parts.modules().to(device)
     return DiffusionTask(
         parts,
@@ -215,52 +237,3 @@ def make_task(
         weight_decay=recipe.weight_decay,
         compile=plan.compile,
     )
-
-
-def _descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json]:
-    """The description of a model that starts from `parent`: its network and levels, these classes and this size."""
-    before = parent.model_spec
-    shape = cast("list[int]", before["shape"])
-    if shape[0] != facts.channels:
-        raise Refused(
-            f"{parent.path} makes pictures of {shape[0]} channels, and these have {facts.channels};"
-            " start from a run of the same kind of pictures, or leave --from out"
-        )
-    for name in ("parameterization", "native", "c_in", "c_noise", "schedule", "learned_variance"):
-        if before[name] != recipe.model[name]:
-            raise Refused(
-                f"{parent.path} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
-                " choose the recipe it was trained with"
-            )
-    vector = cast("Mapping[str, Json]", recipe.model["network"])["vector_dim"]
-    network = {**cast("Mapping[str, Json]", before["network"]), "vector_dim": vector}
-    return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
-
-
-def _descended_weights(parent: RunFolder, facts: Facts) -> dict[str, Tensor]:
-    """The averaged weights of `parent`, the rows of its label table named by these classes."""
-    weights = dict(load_weights(parent))
-    table = weights.pop(_TABLE, None)
-    conditioner = cast("Mapping[str, Json]", parent.model_spec["conditioner"])
-    known = cast("list[str]", conditioner.get("names", []))
-    if table is not None:
-        weights[_NULL] = table[-1]
-        for row, name in enumerate(facts.names):
-            if name in known:
-                weights[f"{_ROW}{row}"] = table[known.index(name)]
-    return weights
-
-
-_TABLE = "conditioner.embedding.weight"
-_NULL, _ROW = f"{_TABLE}/null", f"{_TABLE}/"
-
-
-def _take_over(parts: ModelParts, start: Mapping[str, Tensor]) -> None:
-    """Copy `start` into the model. A class the parent did not know begins at the parent's null class."""
-    own = parts.modules().state_dict()
-    for name, tensor in own.items():
-        if name == _TABLE and _NULL in start:
-            rows = [start.get(f"{_ROW}{row}", start[_NULL]) for row in range(len(tensor) - 1)]
-            tensor.copy_(torch.stack([*rows, start[_NULL]]))
-        elif name in start and start[name].shape == tensor.shape:
-            tensor.copy_(start[name])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -107,7 +108,9 @@ def needed(task: DiffusionTask, plan: TrainPlan, shape: tuple[int, ...]) -> Call
         seeded(task.device, plan.seed, "memory"),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), torch.zeros(_PROBE, dtype=torch.int64))
+        texts = tuple(islice(cycle(task.parts.conditioner.examples), _PROBE))
+        labels = torch.zeros(_PROBE, dtype=torch.int64)
+        batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), labels, texts)
         loss = task.loss(task.phases[0], batch, Position(plan.seed, range(_PROBE), 0))
     activations = sum(size for pointer, size in kept.items() if pointer not in own)
     del loss
