@@ -15,8 +15,12 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+UNCHECKED = "NIRVANA_UNCHECKED" in os.environ
+"""Mutation runs every test hundreds of times: there the checks of the next line, which take most of it, are off."""
+
 # Every call of ours is checked against its annotations, shapes included. It must come before the first import of ours.
-install_import_hook("nirvana", "typechecking.checked")
+if not UNCHECKED:
+    install_import_hook("nirvana", "typechecking.checked")
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)  # also fills fresh memory with NaN, so reading it shows
