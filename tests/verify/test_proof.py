@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
-import torch
 
-from conftest import UNCHECKED
+from conftest import Unchecked
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.verify import Job, run
-from nirvana.verify.finding import Finding
 from nirvana.verify.plan import FULL, QUICK_SCHEDULES, jobs
 from nirvana.verify.settings import SCHEDULES
 
@@ -37,17 +31,7 @@ def test_the_full_proof_is_the_product() -> None:
     assert FULL.seeds == 200 and {999, 1000} <= set(FULL.counts) and len(FULL.spacings) >= 4
 
 
-@pytest.fixture(scope="module")
-def prove() -> Iterator[Callable[[Job], list[Finding]]]:
-    """`run`; where all shapes are checked, in a process that checks none, which takes a quarter of the time."""
-    if UNCHECKED:
-        yield run
-        return
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        yield lambda job: pool.submit(run, job).result()
-
-
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.proof}-{job.subject}-{job.schedule}")
-def test_it_passes(job: Job, prove: Callable[[Job], list[Finding]]) -> None:
-    found = prove(job)
+def test_it_passes(job: Job, unchecked: Unchecked) -> None:
+    found = unchecked(run, job)
     assert [f"{f.proof} of {f.subject} on {f.setting}: {f.detail}" for f in found if not f.passed] == []
