@@ -44,7 +44,7 @@ class Effort:
     spacings: tuple[str, ...]
 
 
-FULL = Effort(False, 2048, 1024, 1024, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
+FULL = Effort(False, 2048, 1024, 512, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
 QUICK = Effort(True, 2048, 1024, 256, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
 
 
