@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from nirvana.diffusion import Level, uniform
+from nirvana.diffusion import Level
 from nirvana.diffusion.level import rewalked
 from nirvana.verify.cases import Case, case
 from nirvana.verify.finding import Finding
 from nirvana.verify.problems import WithVariance
-from nirvana.verify.settings import RAMP, SCHEDULES, interior, ramp
+from nirvana.verify.settings import RAMP, SCHEDULES, interior, ramp, whole
 from nirvana.verify.slope import SLACK, measured
 from nirvana.verify.walks import AnySolver, Counted, Silence, ended, primed
 
@@ -60,7 +60,7 @@ def full_range(solver: AnySolver, name: str, schedule: str, last: int, *, early:
     along, levels = SCHEDULES[schedule](), list[Level]()
 
     def error(n: int) -> float:
-        levels[:] = uniform(along, n)
+        levels[:] = whole(along, n)
         exact = case(PROBLEM, levels)
         return exact.error(ended(solver, WithVariance(exact.problem.denoiser), exact.x, levels, Silence()))
 
