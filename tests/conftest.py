@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,29 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+UNCHECKED = "NIRVANA_UNCHECKED" in os.environ
+"""Mutation runs every test hundreds of times: there the checks of the next line, which take most of it, are off."""
+
 # Every call of ours is checked against its annotations, shapes included. It must come before the first import of ours.
-install_import_hook("nirvana", "typechecking.checked")
+if not UNCHECKED:
+    install_import_hook("nirvana", "typechecking.checked")
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)  # also fills fresh memory with NaN, so reading it shows
+
+Unchecked = Callable[..., Any]
+"""(function, its arguments) -> what it gives in a process without these checks, which takes a quarter of the time."""
+
+
+@pytest.fixture(scope="session")
+def unchecked() -> Iterator[Unchecked]:
+    """A process that is started when it is first needed."""
+    if UNCHECKED:
+        yield lambda work, *arguments: work(*arguments)
+        return
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield lambda work, *arguments: pool.submit(work, *arguments).result()
+
 
 hypothesis.settings.register_profile(
     "nirvana", deadline=None, derandomize=True, database=None, max_examples=50, print_blob=False

@@ -56,8 +56,22 @@ class Eager(nn.Module):
         return call(self.net, x.contiguous(memory_format=self.format), time)
 
 
+class Upsample(nn.Module):
+    """Upsampling of diffusers without its branch on the size of the batch, which no exporter can follow."""
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__()
+        self.conv = theirs.conv
+
+    def forward(self, x: Tensor, output_size: int | None = None) -> Tensor:
+        del output_size  # powers of two
+        return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
 def exported(net: nn.Module, shape: tuple[int, ...], engine: str, precision: torch.dtype) -> nn.Module:
     """The network as `nirvana export` writes it and `nirvana generate --engine` runs it."""
+    for block in net.up_blocks:
+        block.upsamplers = block.upsamplers and nn.ModuleList(map(Upsample, block.upsamplers))
     inputs = Inputs(shape, {})
     with tempfile.TemporaryDirectory() as folder:
         ENGINES[engine].export(Adapter(Eager(net, torch.contiguous_format)), inputs, Path(folder), precision)

@@ -55,7 +55,7 @@ def test_refusing_a_number_imports_no_torch() -> None:
 
 def test_help_of_every_command_has_examples(capsys: Captured) -> None:
     for name in entry.COMMANDS:
-        assert main([name, "--help"]) == 0
+        assert main([*name.split(), "--help"]) == 0
         out = capsys.readouterr().out
         assert f"usage: nirvana {name}" in out
         assert f"  nirvana {name} " in out

@@ -50,7 +50,7 @@ class StandIn:
             rejected=rejected, pictures=40, channels=3, size=32, names=("cat", "dog"), captioned=30, notes=("odd rows",)
         )
         self.data = SimpleNamespace(notices=("no cache",), manifest=manifest)
-        spec = {"network": {"width": 48, "stem": 2}}
+        spec = {"network": {"width": 48, "stem": 2}, "conditioner": {"kind": "labels", "names": ["cat", "dog"]}}
         self.run = SimpleNamespace(path=Path("r"), model_spec=spec, plan=TrainPlan(images=20, batch=4, accumulate=2))
         self.parameters, self.passes = 2_500_000, 0.5
         self.task = SimpleNamespace(device=torch.device("cpu"))
@@ -73,9 +73,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_every_option_reaches_the_recipe(asked: list[tuple[Any, ...]]) -> None:
     typed = (
         "pets --out r --size 32 --images 500 --recipe edm --width 8 --batch 6 --accumulate 2 --from old --seed 3"
-        " --device cpu --precision float32 --compile --fresh --allow-bad"
+        " --device cpu --precision float32 --compile --fresh --allow-bad --condition both"
+        " --encoder minilm --shuffle-tags --freeze network --freeze encoder"
     )
-    assert main(["train", *typed.split()]) == 0
+    assert main(["train", *typed.split(), "--template", "a photo of {}", "--template", "{}"]) == 0
     order, out, named = asked[0]
     expected = Order(
         "pets",
@@ -90,6 +91,11 @@ def test_every_option_reaches_the_recipe(asked: list[tuple[Any, ...]]) -> None:
         device="cpu",
         precision="float32",
         compile=True,
+        condition="both",
+        encoder="minilm",
+        templates=("a photo of {}", "{}"),
+        shuffle_tags=True,
+        freeze=("network", "encoder"),
     )
     assert (order, out) == (expected, Path("r"))
     assert (named["fresh"], named["allow_bad"]) == (True, True)
@@ -112,12 +118,13 @@ def test_people_read_notes_and_a_result(
     assert captured.out == "r finished in 1 min 5 s after 20 images; see r/index.html\n"
     assert captured.err.splitlines() == [
         "  pictures  40 colour, 32x32, 2 labels; 1 unreadable, left out (bad.png: truncated; all in r/data.json)",
+        "  told      2 labels",
         "  network   U-Net of 2.5 million parameters, 48 channels wide, on cells of 2x2 pixels",
         "  training  20 images in batches of 4 computed in 2 parts, each picture once or not at all",
         "  time      1 min 5 s of 10 min at 0 images/s",
         "  memory    1.0 GiB of 16.0 GiB",
         "  expect    blurred patches with the right colours",
-        "  30 pictures have captions: noted in data.json, and not used by this recipe",
+        "  30 pictures have captions, which are not used (--condition captions)",
         "  odd rows",
         "  no cache",
         "training on 20 images (cpu, float32)",

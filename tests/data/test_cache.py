@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nirvana.data import Dataset, cache, open_data, pictures
+from nirvana.data import Dataset, cache, open_data, pictures, survey
 from nirvana.errors import Refused
 
 
@@ -51,7 +51,7 @@ def test_an_unchanged_folder_is_neither_decoded_nor_read_again(root: Path, monke
     counter = Counter()
     first = counter.open(root)
     assert counter.decoded == 6
-    monkeypatch.setattr(pictures, "read_header", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(survey, "read_header", lambda path: pytest.fail("read"))
     second = counter.open(root)
     assert counter.decoded == 0
     assert isinstance(second.images, np.memmap)

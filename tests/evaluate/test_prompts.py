@@ -11,6 +11,9 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from nirvana import load
+from nirvana.condition import TextConditioner
+from nirvana.condition.encoder import JointEncoder
+from nirvana.condition.tokens import learn
 from nirvana.data import open_data
 from nirvana.data.shapes import captions, render, scene
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
@@ -19,6 +22,8 @@ from nirvana.evaluate.report import page
 from nirvana.evaluate.samples import Drawn
 from nirvana.evaluate.space import ModuleSpace
 from nirvana.evaluate.words import Words
+from nirvana.generate.spec import network_spec
+from nirvana.nn import UNetConfig
 from nirvana.train.plan import TrainPlan
 from nirvana.train.run import RunFolder
 from tiny_run import save, spec
@@ -37,13 +42,23 @@ def colours() -> ModuleSpace:
     return ModuleSpace("places", 27, Places(), side=SIDE, prepare=lambda x: x / 255)
 
 
+def described() -> dict[str, Any]:
+    """A tiny model of shapes that takes texts."""
+    encoder = JointEncoder(learn(("a red circle", "a red square"), 100), width=8, depth=1, places=6)
+    text = TextConditioner(encoder, 8, 0.1, ("a red circle",)).config()
+    network = UNetConfig(
+        3, 3, width=4, multipliers=(1,), attention=(), blocks=1, stem=8, group_width=4, vector_dim=8, token_dim=8
+    )
+    return {**spec((), 3, shape=[3, SIDE, SIDE]), "network": network_spec(network), "conditioner": text}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nirvana.data.shapes.source.TRAIN", TRAIN)
         data = open_data("shapes")
         path = tmp_path_factory.mktemp("shapes") / "run"
-        description = spec((), 3, shape=[3, SIDE, SIDE])
+        description = described()
         made = RunFolder.create(
             path, {"recipe": "tiny"}, TrainPlan(images=100, batch=10), data.manifest.to_json(), description, "train"
         )
@@ -52,10 +67,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def evaluated(run: Path, monkeypatch: pytest.MonkeyPatch, pictures: np.ndarray, texts: list[str]) -> Outcome:
+    """What is found where the model drew `pictures` for `texts`."""
     monkeypatch.setattr(Drawn, "chunks", lambda _: iter([pictures]))
+    monkeypatch.setattr("nirvana.evaluate.evaluation.prompts_of", lambda _: tuple(texts))
     measures = (shapes_shown, text_alignment)
-    plan = Plan(n=len(pictures), steps=1)
-    return evaluate(load(run), plan, measures=measures, space=colours(), texts=texts)
+    return evaluate(load(run), Plan(n=len(pictures), steps=1), measures=measures, space=colours())
 
 
 @pytest.fixture
@@ -108,6 +124,7 @@ def test_texts_that_no_scene_has_are_said_and_samples_without_texts_are_left_alo
     assert mixed.evaluation.scores[0].samples == 30
     assert "10 samples were asked for what no scene of shapes is: not checked" in mixed.evaluation.notes
     monkeypatch.setattr(Drawn, "chunks", lambda _: iter([pictures]))
+    monkeypatch.setattr("nirvana.evaluate.evaluation.prompts_of", lambda _: ("",))
     plain = evaluate(load(run), Plan(n=N, steps=1), measures=(shapes_shown, text_alignment), space=colours())
     assert not plain.evaluation.scores
 
@@ -116,7 +133,7 @@ def test_too_few_captions_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("nirvana.evaluate.prompts.LEAST_PAIRS", 10_000)
     monkeypatch.setattr("nirvana.data.shapes.source.TRAIN", 40)
     data = open_data("shapes")
-    description = spec((), 3, shape=[3, SIDE, SIDE])
+    description = described()
     manifest = data.manifest.to_json()
     made = RunFolder.create(tmp_path / "r", {}, TrainPlan(images=100, batch=10), manifest, description, "train")
     save(made, description, 1)

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from nirvana.errors import Refused
-from nirvana.generate import Images, SampleRequest, load, reproduce
+from nirvana.generate import Images, load, reproduce
 from nirvana.generate.export import export_run
 from nirvana.generate.family import family_of, model_parts
 from nirvana.generate.model import Model
 from nirvana.generate.sheet import axis, requests
-from nirvana.latent import Posterior, slerp
+from nirvana.latent import Posterior
 from nirvana.modality.png import read_png
 from tiny_families import FAMILIES, NAMES, make_run, spec
 
@@ -62,30 +62,36 @@ def test_it_is_the_same_alone_and_in_any_batch_and_other_weights_make_another(mo
     assert not np.array_equal(model.generate(label="dog", n=5, seed=3).array, whole)
 
 
-def test_the_way_leads_through_the_pictures_of_the_seeds(model: Model) -> None:
-    labels = ["cat", "otter", "dog"]
-    plain = model.generate(label=labels, n=3, seed=4)
-    way = model.generate(label=labels, n=9, seed=4, interpolate=4, batch=2)
-    for i in range(3):
-        assert np.array_equal(way.array[4 * i], plain.array[i])
+def test_a_way_begins_and_ends_at_the_pictures_of_its_seeds_and_classes(model: Model) -> None:
+    way = model.generate(label="cat", n=5, seed=4, to="otter seed:9", batch=2)
+    assert np.array_equal(way.array[0], model.generate(label="cat", seed=4).array[0])
+    assert np.array_equal(way.array[4], model.generate(label="otter", seed=9).array[0])
     table = model.parts.conditioner.embedding.weight
-    z = slerp(normal(5), normal(6), torch.tensor([0.75]))
-    vector = torch.lerp(table[NAMES.index("otter")], table[NAMES.index("dog")], 0.75)[None]
-    assert np.array_equal(way.array[7], drawn(model, z, vector))
-    assert (way.metadata(7)["seed"], way.metadata(7)["label"], way.request.interpolate) == (5, "otter", 4)
-    assert way.grid().width == model.generate(label="cat", n=4, interpolate=4).grid().width
+    angle = math.pi / 2 * 0.75
+    z = math.cos(angle) * normal(4) + math.sin(angle) * normal(9)
+    vector = torch.lerp(table[NAMES.index("cat")], table[NAMES.index("otter")], 0.75)[None]
+    assert np.array_equal(way.array[3], drawn(model, z, vector))
+    assert (way.metadata(0)["seed"], way.metadata(4)["seed"]) == (4, 9)
+    assert (way.request.to, way.request.to_seed) == ("otter", 9)
+
+
+def test_a_way_changes_only_what_its_end_names(model: Model) -> None:
+    to_class, to_seed = (model.generate(label="cat", n=3, seed=4, to=end).array for end in ("otter", "seed:9"))
+    assert np.array_equal(to_class[2], model.generate(label="otter", seed=4).array[0])
+    assert np.array_equal(to_seed[2], model.generate(label="cat", seed=9).array[0])
+    assert model.generate(n=3, to="seed:9").request.labels == NAMES[:1]
 
 
 def test_every_file_is_made_again_byte_for_byte(model: Model, tmp_path: Path) -> None:
     plain = model.generate(n=4, seed=2, batch=3).save(tmp_path / "plain")
-    way = model.generate(n=5, interpolate=2, batch=2).save(tmp_path / "way")
+    way = model.generate(label="dog", n=5, to="seed:8", batch=2).save(tmp_path / "way")
     for file in (*plain, *way):
         assert reproduce(file).same_bytes
     record: Any = read_png(way[3])[1]
-    assert (record["request"]["solver"], record["request"]["steps"], record["request"]["interpolate"]) == (
+    assert (record["request"]["solver"], record["request"]["steps"], record["request"]["to_seed"]) == (
         "direct",
         1,
-        2,
+        8,
     )
 
 
@@ -105,6 +111,7 @@ def test_every_file_is_made_again_byte_for_byte(model: Model, tmp_path: Path) ->
         ({"label": "cow"}, "unknown label 'cow'"),
         ({"label": "cat:0.5+dog:0.5"}, "unknown label"),
         ({"prompt": "a red cat"}, "knows labels, not prompts"),
+        ({"label": "cat", "to": "a red dog", "n": 2}, "unknown label 'a red dog'"),
     ],
 )
 def test_what_diffusion_alone_can_do_is_refused_by_name(model: Model, asked: dict[str, Any], named: str) -> None:
@@ -125,23 +132,17 @@ def test_so_is_what_other_commands_would_do_with_it(model: Model, tmp_path: Path
     assert len(requests(model, model.request(), axis("label=cat,dog"), axis("seed=1,2"))) == 2
 
 
-def test_a_diffusion_model_has_no_way_between_latent_vectors(tmp_path: Path) -> None:
-    import tiny_run
-
-    with pytest.raises(Refused, match="leave interpolate out"):
-        load(tiny_run.make_run(tmp_path / "run"), device="cpu").generate(n=2, interpolate=2)
+def test_without_classes_there_is_a_way_to_another_seed_only(tmp_path: Path) -> None:
+    plain = load(make_run(tmp_path / "run", "gan", ()), device="cpu")
+    assert np.array_equal(plain.generate(n=2, to="seed:3").array[1], plain.generate(seed=3).array[0])
+    with pytest.raises(Refused, match="was trained without labels; leave the way to 'cat' out, or go to a seed"):
+        plain.generate(n=2, to="cat")
 
 
 def test_info_says_what_it_is(model: Model) -> None:
     known = model.info()
     assert known["family"] == model.family == model.parts.family
     assert known["solvers"] == known["moments"] == [] and known["labels"] == list(NAMES)
-
-
-def test_the_request_of_a_way_survives_json() -> None:
-    request = SampleRequest(n=9, interpolate=3, labels=("a", "b"), seed=5)
-    assert SampleRequest.from_json(request.to_json()) == request
-    assert [(request.seed_of(i), request.label(i)) for i in (0, 2, 3, 8)] == [(5, "a"), (5, "a"), (6, "b"), (7, "a")]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -86,9 +86,17 @@ def test_masked_tokens_do_not_exist() -> None:
 
 
 def test_without_any_token_the_null_token_is_seen() -> None:
-    layer = randomised(CrossAttention(16, 6, 8, 8))
+    layer = randomised(CrossAttention(16, 6, 8, 8, dims=1))
     assert isinstance(layer, CrossAttention)
     x = torch.randn(2, 16, 3, generator=rng(), dtype=torch.float64)
     nothing = layer(x, torch.zeros(2, 3, 6, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.bool))
-    value = layer.kv(layer.null)[0, 0, 16:]  # attention to a single token returns its value
-    torch.testing.assert_close(nothing, x + layer.out(value)[None, :, None], atol=1e-12, rtol=0)
+    attention = layer.attention
+    value = attention.kv(attention.null)[0, 0, 16:]  # attention to a single token returns its value
+    torch.testing.assert_close(nothing, x + attention.out(value)[None, :, None], atol=1e-12, rtol=0)
+
+
+def test_a_text_can_say_where() -> None:
+    layer = randomised(CrossAttention(16, 6, 8, 8))
+    x, tokens = torch.ones(1, 16, 4, 5, dtype=torch.float64), torch.randn(1, 3, 6, generator=rng(), dtype=torch.float64)
+    cells = layer(x, tokens, None)[0].flatten(1).T
+    assert (torch.cdist(cells, cells) + torch.eye(20) > 1e-6).all()

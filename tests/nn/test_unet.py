@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nirvana.nn.unet as module
 from nirvana.nn import UNet, UNetConfig
-from nirvana.nn.embedding import Embedding, Sinusoidal
+from nirvana.nn.embedding import Embedding, Positions, Sinusoidal
 from nirvana.nn.layers import crop_to, pad_to_multiple
 from nirvana.nn.unet import ResidualBlock
 
@@ -239,3 +239,30 @@ def test_a_config_out_of_range_is_refused(change: dict[str, Any], named: str) ->
 def test_the_wrong_number_of_dimensions_is_refused() -> None:
     with pytest.raises(ValueError, match="dimensions"):
         UNet(UNetConfig(1, 1, **SMALL))(torch.zeros(1, 1, 8), torch.zeros(1), {})
+
+
+def test_places_are_those_of_the_picture_whatever_its_size() -> None:
+    small, large = Positions(2, 8)((2, 3)), Positions(2, 8)((4, 6))
+    assert len({tuple(row.tolist()) for row in small}) == 6
+    halves = large.reshape(4, 6, 8)
+    # The middle of cell 0 of 2 is that of cells 0 and 1 of 4: at 250 of 1000, between 125 and 375.
+    expected = torch.cat([Sinusoidal(4)(torch.tensor([250.0])), Sinusoidal(4)(torch.tensor([500.0 / 3]))], dim=1)[0]
+    torch.testing.assert_close(small[0], expected)
+    torch.testing.assert_close(
+        halves[0, 0], torch.cat([Sinusoidal(4)(torch.tensor([v])) for v in (125.0, 1000 / 12)], 1)[0]
+    )
+    odd = Positions(3, 20)((1, 2, 2))
+    assert odd.shape == (4, 20) and not odd[:, 18:].any() and odd[:, :18].any(0).all()
+
+
+def test_with_positions_every_cell_knows_its_place() -> None:
+    config = UNetConfig(1, 1, dims=1, **SMALL, attention=(), positions=True)
+    x, noise = torch.ones(1, 1, 400), torch.tensor([5.0])
+
+    def inner(net: UNet) -> Tensor:
+        # Behind all that the padding at the edges reaches, and every second cell: the levels repeat with their stride.
+        return net(x, noise, {})[0, 0, 150:250:2]
+
+    without, placed = alive(dataclasses.replace(config, positions=False)), alive(config)
+    placed.load_state_dict(without.state_dict())
+    assert inner(without).std() < 1e-5 < 1e-3 < inner(placed).std()

@@ -15,6 +15,8 @@ from PIL import Image
 
 import nirvana.recipes.image as image
 from nirvana import load
+from nirvana.data.decisions import read_decisions, stored
+from nirvana.data.doctor import diagnose
 from nirvana.errors import Refused
 from nirvana.recipes import planner, recipe
 from nirvana.recipes.image import Training, prepare
@@ -82,6 +84,25 @@ def test_interrupted_and_given_again_it_ends_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     other = load_weights(run(prepare(replace(order, seed=5), tmp_path / "other")), "raw")
     assert not torch.equal(whole["denoiser.net.stem.weight"], other["denoiser.net.stem.weight"])
+
+
+def test_a_manifest_is_obeyed_stored_and_needed_once(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pets", ("cat", "dog"))
+    (folder / "cat" / "again.png").write_bytes((folder / "cat" / "0.png").read_bytes())
+    manifest = tmp_path / "manifest.json"
+    diagnose(str(folder)).decisions.write(manifest)
+    order = Order(str(folder), images=16, manifest=str(manifest))
+    training = prepare(order, tmp_path / "run")
+    assert len(training.data) == 6
+    held = training.run.data
+    assert held["left_out"] == [{"path": "cat/again.png", "reason": "manifest: the same as cat/0.png"}]
+    assert stored(held) == read_decisions(manifest)
+    manifest.unlink()
+    assert len(prepare(order, tmp_path / "run").data) == 6
+    with pytest.raises(Refused, match=r"manifest\.json is missing"):
+        prepare(order, tmp_path / "other")
+    with pytest.raises(Refused, match="its manifest is"):
+        prepare(replace(order, manifest=None), tmp_path / "run")
 
 
 def test_another_command_in_the_same_folder_is_refused_unless_fresh(tmp_path: Path) -> None:
@@ -200,9 +221,11 @@ def test_captions_go_with_the_data_of_a_run_and_a_changed_one_is_other_data(tmp_
         prepare(order, out)
 
 
-def test_sets_with_captions_train_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_with_captions_train_with_them_or_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nirvana.data.shapes.source.TRAIN", 30)
     shapes = prepare(Order("shapes", images=8, size=24), tmp_path / "shapes")
     assert shapes.data.labels is None and run(shapes).finished
-    emoji = prepare(Order("emoji:test", images=8, size=8), tmp_path / "emoji")
+    assert load(shapes.run.path).request().prompts[0].startswith("a ")
+    emoji = prepare(Order("emoji:test", images=8, size=8, condition="labels"), tmp_path / "emoji")
     assert len(emoji.data.names) == 7 and run(emoji).finished
+    assert load(emoji.run.path).labels == emoji.data.names

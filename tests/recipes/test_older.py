@@ -184,7 +184,7 @@ def test_from_a_gan_both_tables_keep_the_rows_of_known_names(tmp_path: Path, mon
         assert torch.equal(after[table][0], before[table][1])
         assert torch.equal(after[table][1], before[table][2]) and torch.equal(after[table][2], before[table][2])
     assert torch.equal(after["critic.head.weight"], before["critic.head.weight"])
-    with pytest.raises(Refused, match="was trained with family gan"):
+    with pytest.raises(Refused, match="is a GAN, and the recipe makes a VAE"):
         prepare(replace(order, recipe="vae"), tmp_path / "other")
     with pytest.raises(Refused, match="give --size 8"):
         prepare(replace(order, size=12), tmp_path / "other")
@@ -202,3 +202,21 @@ def test_memory_is_that_of_the_larger_phase_and_of_all_that_is_trained() -> None
     for alone in ((critic,), (generator,)):
         task._phases = alone
         assert needed(task, PLAN, shape)(8) - needed(task, PLAN, shape)(0) <= counted(8) - fixed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_and_frozen_parts_are_refused(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nirvana.data.shapes.source.TRAIN", 12)
+    monkeypatch.setattr(planner, "WIDTHS", ((4, 0),))
+    message = f"the recipe '{family}' learns from labels or from nothing, not from captions"
+    for asked in ({"condition": "captions"}, {"condition": "both"}, {"encoder": "joint"}):
+        with pytest.raises(Refused, match=message):
+            prepare(Order("shapes", images=8, recipe=family, **asked), tmp_path / "run")
+    begun = prepare(Order("shapes", images=8, recipe=family, size=24), tmp_path / "told")
+    assert begun.data.captions is not None and begun.run.model_spec["conditioner"] == {"kind": "none"}
+    for _ in begun.events():
+        pass
+    frozen = Order("shapes", images=8, recipe=family, size=24, start=str(begun.run.path), freeze=("network",))
+    with pytest.raises(Refused, match="has no parts to freeze; leave --freeze out"):
+        prepare(frozen, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from nirvana.condition import NoConditioner
 from nirvana.data import open_data
 from nirvana.recipes import rehearsal
 from nirvana.recipes.image import make_task
@@ -81,6 +83,8 @@ def test_what_is_kept_is_counted_once() -> None:
 
     class One(DiffusionTask):
         device = CPU  # type: ignore[assignment]
+        parts = SimpleNamespace(conditioner=NoConditioner())  # type: ignore[assignment]
+        modules = torch.nn.ModuleDict()
         phases = (Phase("only", {"weight": weight}),)  # type: ignore[assignment]
 
         def __init__(self) -> None:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nirvana.data import open_data
+from nirvana.files import Json
 from nirvana.generate.spec import build
 from nirvana.recipes.recipe import RECIPES, Facts
 from nirvana.recipes.task import DiffusionTask, PictureBatches
@@ -37,8 +38,16 @@ PLAN = TrainPlan(images=10**6, batch=4, accumulate=2, lr=1e-2, read_every=2, ema
 def pictures_task(name: str = "flow", on: torch.device = CPU, *, compile: bool = False) -> DiffusionTask:
     """A very small model of the digits, the same each time."""
     recipe = RECIPES[name](Facts(8, 1, tuple("0123456789")))
-    small = {"width": 8, "multipliers": [1], "attention": [0], "blocks": 1}
-    network = {**recipe.model["network"], **small}  # type: ignore[dict-item]
+    network = dict(cast("dict[str, Json]", recipe.model["network"]))
+    small: dict[str, Json] = {
+        "width": 8,
+        "multipliers": [1],
+        "attention": [0],
+        "blocks": 1,
+        "depth": 1,
+        "head_width": 8,
+    }
+    network |= {key: value for key, value in small.items() if key in network}
     with seeded(CPU, "weights"):
         parts = build({**recipe.model, "network": network})
     rng = torch.Generator().manual_seed(0)

@@ -40,7 +40,7 @@ def test_precision_follows_what_is_quicker(there: bool, seconds: float, monkeypa
 
     devices.bfloat16_pays.cache_clear()
     monkeypatch.setattr(devices, "has_bfloat16", lambda _device: there)
-    monkeypatch.setattr(devices, "_convolution_seconds", measured)
+    monkeypatch.setattr(devices, "_block_seconds", measured)
     assert pick_precision("float32", CPU) == torch.float32
     quicker = there and seconds < 0.9
     assert pick_precision("auto", CPU) == (torch.bfloat16 if quicker else torch.float32)
@@ -58,11 +58,11 @@ def test_the_cpu_is_asked(names: dict[str, bool], monkeypatch: pytest.MonkeyPatc
     assert devices.has_bfloat16(CPU) == any("bf16" in name for name in names)
 
 
-def test_a_convolution_is_timed_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_timed_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.dtype] = []
     backward = torch.autograd.backward
     monkeypatch.setattr(torch.autograd, "backward", lambda loss: (seen.append(loss.dtype), backward(loss)))
-    assert all(devices._convolution_seconds(dtype) > 0 for dtype in devices.DTYPES.values())
+    assert all(devices._block_seconds(dtype) > 0 for dtype in devices.DTYPES.values())
     assert seen == [torch.float32, torch.bfloat16]
 
 

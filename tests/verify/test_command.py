@@ -44,12 +44,12 @@ def test_a_sound_solver_of_ones_own_passes(name: str, capsys: Captured) -> None:
 
 
 def test_a_fault_is_said_and_the_exit_code_is_1(capsys: Captured) -> None:
-    assert main(["verify", "my_solvers:StageAtTheWrongSigma", "--solver", "ddim", *QUICK]) == 1
+    assert main(["verify", "my_solvers:StageAtTheWrongSigma", "--solver", "unipc-2", *QUICK]) == 1
     captured = capsys.readouterr()
     assert "FAIL order of my_solvers:StageAtTheWrongSigma on rectified-flow uneven" in captured.out
     assert "proofs failed; the first: " in captured.err and captured.err.count("\n") == 1
     text = Path("verification/verification.md").read_text()
-    assert "## Failed" in text and "| ddim | rectified-flow | 1 |" in text
+    assert "## Failed" in text and "| unipc-2 | rectified-flow | 3 |" in text
     told = json.loads(Path("verification/verification.json").read_text())
     assert told["passed"] is False and told["quick"] is True
     failed = [f for f in told["findings"] if not f["passed"]]
@@ -57,16 +57,16 @@ def test_a_fault_is_said_and_the_exit_code_is_1(capsys: Captured) -> None:
 
 
 def test_json_is_one_line_and_no_table(capsys: Captured) -> None:
-    assert main(["verify", "--solver", "ddim", *QUICK, "--json"]) == 0
+    assert main(["verify", "--solver", "unipc-2", *QUICK, "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     told = json.loads(line)
     assert told["passed"] is True and {f["proof"] for f in told["findings"]} >= {"order", "endpoints", "power"}
 
 
 def test_several_processes_find_the_same(capsys: Captured) -> None:
-    assert main(["verify", "my_solvers:Euler", *QUICK, "--json"]) == 0
+    assert main(["verify", "my_solvers:Heun", *QUICK, "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)["findings"]
-    assert main(["verify", "my_solvers:Euler", *QUICK[:-3], "2", *QUICK[-2:], "--json"]) == 0
+    assert main(["verify", "my_solvers:Heun", *QUICK[:-3], "2", *QUICK[-2:], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == alone
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import Unchecked
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.verify import Job, run
@@ -30,26 +31,7 @@ def test_the_full_proof_is_the_product() -> None:
     assert FULL.seeds == 200 and {999, 1000} <= set(FULL.counts) and len(FULL.spacings) >= 4
 
 
-DRAWN = ("dpmpp-2m", "unipc-2")
-"""Solvers whose samples are drawn here."""
-
-LONG = ("adaptive", "heun-churn")
-"""Solvers whose order takes minutes to measure."""
-
-
-def _in_the_suite(job: Job) -> bool:
-    """Orders are measured here on one schedule a solver, which take turns; `make verify` does all on all."""
-    if job.proof == "distribution":
-        return job.subject in DRAWN
-    if job.proof != "order":
-        return True
-    turn = QUICK_SCHEDULES[list(SOLVERS).index(job.subject) % len(QUICK_SCHEDULES)]
-    return job.subject not in LONG and job.schedule == turn
-
-
-@pytest.mark.parametrize(
-    "job", [job for job in JOBS if _in_the_suite(job)], ids=lambda job: f"{job.proof}-{job.subject}-{job.schedule}"
-)
-def test_it_passes(job: Job) -> None:
-    found = run(job)
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.proof}-{job.subject}-{job.schedule}")
+def test_it_passes(job: Job, unchecked: Unchecked) -> None:
+    found = unchecked(run, job)
     assert [f"{f.proof} of {f.subject} on {f.setting}: {f.detail}" for f in found if not f.passed] == []

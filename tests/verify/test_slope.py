@@ -25,10 +25,16 @@ def test_a_power_law_is_its_order(order: float):
 
 
 def test_an_order_that_shows_late_is_not_taken_for_what_it_is_at_first():
-    found = of(lambda h: h**2 + 5e-3 * h, last=512)
+    found = of(lambda h: h**2 + 5e-3 * h, last=128)
     assert found.value is None and not found.at_least(1.0)
     assert "no two successive slopes agree" in str(found)
     assert of(lambda h: h**2 + 5e-3 * h, last=2**14).value == pytest.approx(1, abs=0.1)
+
+
+def test_without_a_window_two_more_doublings_are_tried():
+    found = of(lambda h: h**2 + 5e-3 * h, last=512)
+    assert max(found.errors) == 2048 and found.value == pytest.approx(1, abs=0.13)
+    assert max(of(lambda h: h**2, last=512).errors) == 512
 
 
 def test_rounding_ends_the_measure():
@@ -58,6 +64,6 @@ def test_errors_that_do_not_fall_have_order_zero():
 
 
 def test_late_is_the_mean_of_the_last_three_doublings():
-    found = of(lambda h: 1.0 if h > 1 / 40 else h**2 * (1 + math.sin(1 / h)), last=256)
+    found = of(lambda h: 1.0 if h > 1 / 40 else h**2 * (1 + math.sin(1 / h)), last=64)
     errors = found.errors
     assert found.late == pytest.approx(math.log2(errors[32] / errors[256]) / 3)

@@ -10,7 +10,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from nirvana.cli.console import Console, duration
 from nirvana.errors import Refused
-from nirvana.files import explained
+from nirvana.files import Json, explained
+from nirvana.generate.asked import end_of
 from nirvana.generate.named import taken
 from nirvana.generate.request import SampleRequest, interval
 
@@ -40,12 +41,13 @@ def generate(
     weights: Annotated[str, arg(metavar="ema|raw")] = "ema",
     guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
     rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg",
-    negative: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    negative: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
+    to: Annotated[str | None, arg(metavar="[TEXT] [seed:S]", help_behavior_hint="")] = None,
+    strict: bool = False,
     autoguidance: Annotated[str | None, arg(metavar="FRACTION|IMAGES", help_behavior_hint="")] = None,
     classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
     precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
-    interpolate: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
     compile: bool = False,
     animate: bool = False,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
@@ -56,19 +58,22 @@ def generate(
 
     examples:
       nirvana generate runs/flowers -n 16 --seed 7
+      nirvana generate runs/shapes "a red circle in the centre" -n 4 --negative "a blue square"
+      nirvana generate runs/shapes "a large red circle" --to "a large blue square" -n 8 --animate
       nirvana generate runs/flowers --label tulip --label rose -n 8 --guidance 3
       nirvana generate runs/flowers --label tulip:1.5+rose:0.5 --rule apg:eta=0 --guidance 4
       nirvana generate runs/flowers --steps 50 --animate --out pictures
-      nirvana generate runs/flowers-gan -n 32 --interpolate 8 --label tulip
+      nirvana generate runs/flowers --label tulip --to "rose seed:9" -n 8
 
     Args:
         model: a run folder, or the name of one in runs/
-        prompt: what the pictures are of; a label model takes the name of a class
+        prompt: what the pictures are of, or several with weights ("a cat:1.5 + a dog:0.5"); "" asks for nothing; left
+            out, examples of captions; a label model takes the name of a class
         label: class of the pictures, or several with weights; repeat it for some that take turns (all of them)
         n: how many pictures
         steps: denoising steps (what the run recommends)
         solver: how a step is made (what the run recommends)
-        guidance: 0 ignores the label, 1 follows it, more exaggerates it (what the run recommends)
+        guidance: 0 ignores the prompt or label, 1 follows it, more exaggerates it (what the run recommends)
         seed: seed of the first picture
         out: folder for the pictures (generated/RUN-SEED)
         batch: pictures computed at once (by their size)
@@ -77,17 +82,19 @@ def generate(
         weights: averaged or last weights
         guidance_interval: guide only between these noise levels sigma/alpha (everywhere)
         rule: how guidance is applied: cfg, cfg++, rescale, apg, threshold
-        negative: class to lead away from, in place of no class
+        negative: prompt or class to lead away from, in place of none
+        to: go from the prompt (or label) and seed to these in N pictures: TEXT, seed:S, or both ("a cat seed:9")
+        strict: refuse a prompt that is too long to be read at once, rather than reading it in pieces
         autoguidance: lead away from the model as it was at this moment of its training, such as 1/8
         classifier: also steer by the gradient of a classifier: fashion
         precision: what the network computes in
         engine: torch, or one that `nirvana export` wrote: openvino, onnx, aoti
-        interpolate: for a GAN or VAE: K steps from each picture to the next one, a row of the grid each
         compile: compile the network first, which takes minutes and pays off on a GPU
-        animate: also write animation.webp, from noise to pictures
+        animate: also write animation.webp, from noise to pictures; with --to, from the one to the other
         device: cpu, cuda, mps or auto
     """
     # What needs no model is refused before torch is imported.
+    end, end_seed = end_of(to)
     ratios = None if guidance_interval is None else interval(guidance_interval)
     SampleRequest(
         n=n,
@@ -104,12 +111,11 @@ def generate(
         negative=negative,
         autoguidance=autoguidance,
         classifier=classifier,
-        interpolate=interpolate,
+        to=end,
+        to_seed=end_seed,
     )
     if compile and engine != "torch":
         raise Refused(f"the engine '{engine}' was compiled at its export; leave --compile out")
-    if prompt is not None and label:
-        raise Refused(f"both the prompt '{prompt}' and a label were given; give one of them")
     from nirvana.evaluate import CLASSIFIERS
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
@@ -134,13 +140,15 @@ def generate(
         negative=negative,
         autoguidance=autoguidance,
         classifier=classifier,
-        interpolate=interpolate,
+        to=to,
+        strict=strict,
     )
-    if animate and found.family != "diffusion":
-        raise Refused(f"{found.run.path} draws in one call, so there is no way from noise to show; leave --animate out")
+    if animate and found.family != "diffusion" and not request.way:
+        raise Refused(
+            f"{found.run.path} draws in one call, with no way from noise to show; leave --animate out, or give --to"
+        )
     folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
-    if prompt is not None:
-        console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
+    note_prompts(console, found, request, prompt)
     _note_cost(console, found, request)
     request = settled(console, found, request)
     started = time.perf_counter()
@@ -158,6 +166,7 @@ def generate(
             "files": [str(path) for path in paths],
             "seconds": round(seconds, 3),
             "request": request.to_json(),
+            **readings_json(found, request),
         },
     )
 
@@ -169,10 +178,33 @@ def _way(model: Model, request: SampleRequest) -> str:
     return f"{request.steps} steps of {request.solver}{_guidance(request)}"
 
 
+def note_prompts(console: Console, model: Model, request: SampleRequest, prompt: str | None) -> None:
+    """Say what is made of the prompt, wherever that is not plain."""
+    if prompt is not None and not request.prompts:
+        console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
+    if prompt is None and any(request.prompts):
+        console.note(f"no prompt: drawing {len(request.prompts)} of the captions the model was trained on in turn")
+    for reading in model.sampler(request.weights).readings(request):
+        said = reading.sentence()
+        if said is not None:
+            console.note(f"the prompt '{_short(reading.text)}': {said}")
+
+
+def readings_json(model: Model, request: SampleRequest) -> dict[str, Json]:
+    """How every text was read, for --json; nothing for a model without texts."""
+    readings = model.sampler(request.weights).readings(request)
+    return {"read": {reading.text: reading.to_json() for reading in readings}} if readings else {}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _guidance(request: SampleRequest) -> str:
     """What guided the pictures, for people."""
+    conditional = request.labels or request.prompts or request.autoguidance
     by = {
-        "guidance": f"{request.guidance:g}" if request.labels or request.autoguidance else None,
+        "guidance": f"{request.guidance:g}" if conditional else None,
         "rule": None if request.rule == "cfg" else request.rule,
         "negative": request.negative,
         "autoguidance": request.autoguidance,
@@ -203,10 +235,10 @@ def settled(console: Console, model: Model, request: SampleRequest) -> SampleReq
 
 def run(console: Console, model: Model, request: SampleRequest, animate: bool) -> tuple[Images, list[Picture]]:
     """The pictures, with a progress bar, and the frames of the animation where it is asked for."""
-    from nirvana.generate.animate import Recorder
+    from nirvana.generate.animate import Recorder, there_and_back
     from nirvana.generate.model import Preview
 
-    recorder = Recorder(request) if animate else None
+    recorder = Recorder(request) if animate and not request.way else None
     batches = len(request.batches())
     with console.progress("generating", batches * request.steps, "steps") as bar:
 
@@ -217,4 +249,6 @@ def run(console: Console, model: Model, request: SampleRequest, animate: bool) -
             return preview
 
         images = model.gather(request, map(watched, model.stream(request)))
+    if animate and request.way:
+        return images, there_and_back(images)
     return images, [] if recorder is None else recorder.frames()

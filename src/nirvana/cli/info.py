@@ -29,7 +29,8 @@ def info(console: Console, model: Annotated[Positional[str], arg(metavar="MODEL"
 
 def _lines(known: dict[str, Json]) -> str:
     shape = " x ".join(map(str, cast("list[int]", known["shape"])))
-    labels = ", ".join(cast("list[str]", known["labels"])) or "none (unconditional)"
+    none = "none" if known["prompts"] else "none (unconditional)"
+    labels = ", ".join(cast("list[str]", known["labels"])) or none
     best = ", ".join(f"{name} {value}" for name, value in cast("dict[str, Json]", known["recommended"]).items())
     state = "finished" if known["finished"] else f"stopped before {known['planned_images']}"
     diffusion = {
@@ -43,6 +44,7 @@ def _lines(known: dict[str, Json]) -> str:
         "family": known["family"],
         "makes": f"{shape} (channels, height, width)",
         "labels": labels,
+        "prompts": "any text" if known["prompts"] else "none",
         "parameters": f"{known['parameters']:,}",
         "trained": f"{known['trained_images']} images seen, {state}",
         "data": f"{known['source']}, {known['pictures']} pictures, {known['rejected']} files rejected",

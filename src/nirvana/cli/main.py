@@ -17,8 +17,10 @@ from nirvana.errors import Failed, Refused, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("nirvana.cli.demo", "from noise to pictures in a few minutes: train, draw, measure"),
+    "data check": ("nirvana.cli.data", "find what is wrong with pictures before training on them"),
     "train": ("nirvana.cli.train", "train a model on a folder of pictures, or go on with a training"),
     "generate": ("nirvana.cli.generate", "make new pictures with a trained model"),
+    "prompt": ("nirvana.cli.prompt", "show how a model reads a prompt"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),
     "evaluate": ("nirvana.cli.evaluate", "measure what a model draws, with intervals and a report"),
     "compare": ("nirvana.cli.compare", "put evaluated runs side by side"),
@@ -30,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("nirvana.cli.export", "write the network for a faster engine"),
     "verify": ("nirvana.cli.verify", "prove solvers, ours and yours, against exact answers"),
 }
-"""name -> (module with a function of that name, one line). Nothing of it is imported to print the help."""
+"""name -> (module with a function of that name, "_" for a space, one line). None is imported to print the help."""
 
 GLOBAL = {
     "--quiet": "no notes and no progress",
@@ -42,6 +44,7 @@ EXAMPLES = """\
 examples:
   nirvana train flowers/ --minutes 10                # sub-folders are labels; resumes when run again
   nirvana generate runs/flowers --label tulip -n 16  # 000.png, 001.png, ... and grid.png
+  nirvana generate runs/shapes "a red circle" -n 4   # a model that was trained on captions
   nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
 """
 
@@ -111,11 +114,13 @@ def _run(args: list[str], console: Console) -> int:
     if name.startswith("-"):
         known = ("--help", "--version", *GLOBAL)
         raise Refused(f"unknown option '{name}'{nearest(name, known)}; see `nirvana --help`")
+    if any(known.startswith(f"{name} ") for known in COMMANDS):
+        name, args = " ".join(args[:2]), args[1:]
     if name not in COMMANDS:
         raise Refused(f"unknown command '{name}'{nearest(name, COMMANDS)} (known: {', '.join(COMMANDS)})")
     from nirvana.cli.parse import call
 
-    call(getattr(importlib.import_module(COMMANDS[name][0]), name), name, args[1:], console)
+    call(getattr(importlib.import_module(COMMANDS[name][0]), name.replace(" ", "_")), name, args[1:], console)
     return DONE
 
 

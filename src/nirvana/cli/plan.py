@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from nirvana.cli.console import Console, duration
+from nirvana.files import Json
 
 if TYPE_CHECKING:
     from nirvana.recipes.image import Training
@@ -40,12 +42,17 @@ def tell(console: Console, training: Training, order: Order) -> None:
                 "forecast": None if forecast is None else forecast.to_json(),
             }
         )
-    rows = {"pictures": pictures(training), "network": network(training), "training": steps(training)}
+    rows = {
+        "pictures": pictures(training),
+        "told": told(training),
+        "network": network(training),
+        "training": steps(training),
+    }
     if training.forecast is not None:
         rows |= expected(training, training.forecast, order)
     for name, row in rows.items():
         console.note(f"  {name:<10}{row}")
-    for notice in (*captions(training), *training.data.manifest.notes, *training.data.notices):
+    for notice in (*unused(training), *training.data.manifest.notes, *training.data.notices):
         console.note(f"  {notice}")
 
 
@@ -73,18 +80,45 @@ def pictures(training: Training) -> str:
     return f"{text}; {len(rejected)} unreadable, left out ({examples}{more}; all in {where})"
 
 
-def captions(training: Training) -> tuple[str, ...]:
-    """That captions were found, which no recipe learns from yet."""
-    manifest = training.data.manifest
-    if not manifest.captioned:
-        return ()
-    return (f"{manifest.captioned} pictures have captions: noted in data.json, and not used by this recipe",)
+def unused(training: Training) -> tuple[str, ...]:
+    """What the model is not told: captions, or labels beside captions."""
+    from nirvana.recipes.subject import subject_in
+
+    manifest, subject = training.data.manifest, subject_in(training.run.model_spec)
+    left: list[str] = []
+    if manifest.captioned and subject.encoder is None:
+        left.append(f"{manifest.captioned} pictures have captions, which are not used (--condition captions)")
+    if manifest.names and not subject.names and subject.encoder is not None:
+        left.append(f"the {len(manifest.names)} labels are not used beside the captions (--condition both)")
+    return tuple(left)
+
+
+def told(training: Training) -> str:
+    """What the model is told of its pictures."""
+    from nirvana.recipes.subject import subject_in
+
+    subject = subject_in(training.run.model_spec)
+    parts = [f"{len(subject.names)} labels"] if subject.names else []
+    if subject.encoder is not None:
+        captioned = training.data.manifest.captioned
+        parts.append(f"the captions of {captioned} pictures, read by {encoder_name(subject.encoder)}")
+    return " and ".join(parts) or "nothing"
+
+
+def encoder_name(encoder: Mapping[str, Json]) -> str:
+    """A text encoder in words."""
+    if encoder["kind"] == "frozen":
+        return f"{encoder['source']} (up to {encoder['places']} tokens)"
+    return f"an encoder that learns with it (up to {cast(int, encoder['places']) - 1} tokens)"
 
 
 def network(training: Training) -> str:
-    """Parameters, width and stem."""
+    """Parameters, width and stem or patches."""
     spec = cast("dict[str, int | str]", training.run.model_spec["network"])
     size = f"{training.parameters / 1e6:.1f} million parameters"
+    if "patch" in spec:
+        cells = f"patches of {spec['patch']}x{spec['patch']} pixels"
+        return f"transformer of {size}, {spec['width']} wide and {spec['depth']} deep, on {cells}"
     kind = {"unet": "U-Net", "pyramid": "two pyramids of residual blocks"}[str(spec["kind"])]
     return f"{kind} of {size}, {spec['width']} channels wide, on cells of {spec['stem']}x{spec['stem']} pixels"
 

@@ -20,6 +20,7 @@ def sheet(
     x: Annotated[str, arg(metavar="FIELD=A,B,...")],
     y: Annotated[str | None, arg(metavar="FIELD=A,B,...", help_behavior_hint="")] = None,
     label: Annotated[str | None, arg(metavar="NAME[:W][+...]", help_behavior_hint="")] = None,
+    prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
     n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1,
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
     solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None,
@@ -27,7 +28,7 @@ def sheet(
     seed: Annotated[int, arg(metavar="S")] = 0,
     guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
     rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg",
-    negative: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    negative: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
     autoguidance: Annotated[str | None, arg(metavar="FRACTION|IMAGES", help_behavior_hint="")] = None,
     classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
     precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
@@ -37,12 +38,14 @@ def sheet(
 ) -> None:
     """Compare settings on one labelled page: columns vary one field, rows another.
 
-    Fields: steps, guidance, seed, label, solver, grid, weights, precision, engine, rule (its w is the guidance), and
-    these, which may be none: guidance_interval (LOW:HIGH), negative, autoguidance, classifier.
+    Fields: steps, guidance, seed, label, prompt, solver, grid, weights, precision, engine, rule (its w is the
+    guidance), and these, which may be none: guidance_interval (LOW:HIGH), negative, autoguidance, classifier. Values
+    stand between commas, or between bars where one of them has a comma: "prompt=a cat, asleep|a dog".
 
     examples:
       nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
       nirvana sheet runs/flowers --x seed=0,1,2,3 --y label=rose,tulip --out sheet.png
+      nirvana sheet runs/shapes --x guidance=1,2,4,7 --y "prompt=a red circle|two blue squares"
       nirvana sheet runs/flowers --x rule=cfg:w=4,rescale:w=4,apg:w=4,eta=0,cfg++:w=0.3 --y label=rose,tulip
 
     Args:
@@ -50,6 +53,7 @@ def sheet(
         x: what the columns vary
         y: what the rows vary
         label: class of the pictures (all in turn)
+        prompt: what the pictures are of (examples of captions in turn)
         n: pictures in each place
         steps: denoising steps where no axis varies them
         solver: how a step is made where no axis varies it
@@ -57,7 +61,7 @@ def sheet(
         seed: seed of the first picture in each place
         guidance_interval: noise levels sigma/alpha to guide between where no axis varies them (everywhere)
         rule: how guidance is applied where no axis varies it: cfg, cfg++, rescale, apg, threshold
-        negative: class to lead away from where no axis varies it
+        negative: prompt or class to lead away from where no axis varies it
         autoguidance: moment of the training to lead away from where no axis varies it, such as 1/8
         classifier: what also steers where no axis varies it: fashion
         precision: what the network computes in where no axis varies it
@@ -92,6 +96,7 @@ def sheet(
         raise Refused(f"{target}: a sheet is a PNG file; name one with --out, such as sheet.png")
     check_folder(target.parent)
     base = found.request(
+        prompt,
         label=label,
         n=n,
         steps=steps,

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from nirvana.cli.console import Bar, Console, duration
 from nirvana.cli.plan import tell, tell_memory
@@ -40,22 +40,30 @@ def train(
     width: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     accumulate: Annotated[int, arg(metavar="N")] = 1,
+    condition: Annotated[str, arg(metavar="NAME")] = "auto",
+    encoder: Annotated[str, arg(metavar="NAME")] = "auto",
+    template: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT", help_behavior_hint="")] = (),
+    shuffle_tags: bool = False,
+    freeze: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="")] = (),
     from_run: Annotated[str | None, arg(name="from", metavar="RUN", help_behavior_hint="")] = None,
     seed: Annotated[int, arg(metavar="S")] = 0,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     precision: Annotated[str, arg(metavar="NAME")] = "auto",
     compile: bool = False,
+    manifest: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
     fresh: bool = False,
     allow_bad: bool = False,
 ) -> None:
     """Train a model on pictures; the same command on an unfinished run goes on with it.
 
-    Sub-folders of SOURCE are labels. With --minutes the size of the pictures, the network and the number of images are
-    what this machine can do in that time. Nothing is lost: Ctrl-C saves, and so does a kill up to the last checkpoint.
+    Sub-folders of SOURCE are labels, texts beside the pictures captions (docs/text.md). With --minutes the size of the
+    pictures, the network and the number of images are what this machine can do in that time. Nothing is lost: Ctrl-C
+    saves, and so does a kill up to the last checkpoint.
 
     examples:
       nirvana train flowers/ --minutes 10
       nirvana train fashion-mnist --images 200000 --out runs/fashion --seed 1
+      nirvana train shapes --minutes 30
       nirvana train roses/ --from runs/flowers --images 50000
 
     Args:
@@ -64,15 +72,22 @@ def train(
         size: side of the training pictures in pixels (by the pictures and the time)
         images: how many pictures to see, repetitions included
         minutes: how long the whole command may take (10, where neither is given)
-        recipe: flow, edm, ddpm or improved-ddpm; gan and vae are the older families, as baselines
+        recipe: flow, dit (a transformer), edm, ddpm or improved-ddpm; gan and vae are the older families, as baselines
         width: channels of the network at its finest level (by the time)
         batch: pictures in a step (by the recipe)
         accumulate: parts a batch is computed in, to save memory
-        from_run: start from the weights of that run, also with other labels
+        condition: what the model is told: captions, labels, both or none (captions, else labels, where there are any)
+        encoder: of the captions: joint, which learns with the network; minilm, which is installed with the extra text;
+            or a folder or hf:NAME with a text model of transformers, #-2 behind it for the layer (by the captions)
+        template: put captions into a text such as "a photo of {}"; repeat it for some that take turns
+        shuffle_tags: show the parts of captions between commas in other orders too
+        freeze: what keeps the weights of --from: encoder, or network (all but where conditions enter)
+        from_run: start from the weights of that run, also with other labels or captions
         seed: of all randomness
         device: auto, cpu, cuda, cuda:1 or mps
         precision: auto, float32 or bfloat16
         compile: make kernels with torch.compile; minutes before the first step, worth it on a GPU
+        manifest: which pictures to use, as `nirvana data check` wrote it (or its folder)
         fresh: replace the run that is there
         allow_bad: train although many files cannot be read
     """
@@ -87,11 +102,17 @@ def train(
         width=width,
         batch=batch,
         accumulate=accumulate,
+        condition=condition,
+        encoder=encoder,
+        templates=template,
+        shuffle_tags=shuffle_tags,
+        freeze=freeze,
         start=from_run,
         seed=seed,
         device=device,
         precision=precision,
         compile=compile,
+        manifest=manifest,
     )
     run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
     from nirvana.recipes.image import prepare
@@ -106,6 +127,7 @@ def train(
             allow_bad=allow_bad,
             command=shlex.join(["nirvana", *sys.argv[1:]]),
             progress=lambda done, total: bar.update(done, total=total),
+            encoding=lambda done, total: bar.update(done, "captions encoded", total=total),
             say=lambda what: bar.update(0, what),
         )
     tell(console, training, order)

@@ -2,6 +2,29 @@
 
 from __future__ import annotations
 
-from nirvana.condition.labels import Conditioner, LabelConditioner, NoConditioner, conditioner_from_config
+from nirvana.condition.both import LabelAndTextConditioner
+from nirvana.condition.config import Conditioner, conditioner_from_config
+from nirvana.condition.encoder import JointEncoder, TextEncoder, joint_config
+from nirvana.condition.frozen import MINILM, FrozenEncoder, frozen_from_config, has_minilm
+from nirvana.condition.labels import LabelConditioner, NoConditioner
+from nirvana.condition.reading import Reading
+from nirvana.condition.text import TextConditioner
+from nirvana.condition.tokens import BytePairs
 
-__all__ = ["Conditioner", "LabelConditioner", "NoConditioner", "conditioner_from_config"]
+__all__ = [
+    "MINILM",
+    "BytePairs",
+    "Conditioner",
+    "FrozenEncoder",
+    "JointEncoder",
+    "LabelAndTextConditioner",
+    "LabelConditioner",
+    "NoConditioner",
+    "Reading",
+    "TextConditioner",
+    "TextEncoder",
+    "conditioner_from_config",
+    "frozen_from_config",
+    "has_minilm",
+    "joint_config",
+]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +21,10 @@ class LabelConditioner(nn.Module):
     function of (seed, sample index) there, so this module holds no randomness.
     """
 
+    prompts = False
+    token_dim = 0
+    examples: tuple[str, ...] = ()
+
     def __init__(self, names: tuple[str, ...], dim: int, drop: float = 0.1) -> None:
         super().__init__()
         if not names or len(set(names)) != len(names):
@@ -34,12 +37,13 @@ class LabelConditioner(nn.Module):
         self.embedding = nn.Embedding(len(names) + 1, dim)
 
     def forward(
-        self, labels: Int[Tensor, "b"], drop: Bool[Tensor, "b"] | None = None
+        self, labels: Int[Tensor, "b"], drop: Bool[Tensor, "b"] | None = None, texts: Sequence[str] = ()
     ) -> dict[str, Float[Tensor, "b d"]]:
-        """{"vector": table[label]}, where `drop` marks the samples that get the null class instead.
+        """{"vector": table[label]}, where `drop` marks the samples that get the null class instead; texts are not read.
 
         Raises ValueError on a label outside 0..K-1: the null class is reached by `drop` or `null` only.
         """
+        del texts
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.names):
             raise ValueError(
                 f"labels must be in 0..{len(self.names) - 1}, got {int(labels.min())}..{int(labels.max())}"
@@ -51,6 +55,10 @@ class LabelConditioner(nn.Module):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "b d"]]:
         """The null class for the batch of `cond`: the weak branch of guidance."""
         return {"vector": self.embedding.weight[-1].expand(cond["vector"].shape[0], -1)}
+
+    def dropped(self, coin: Float[Tensor, "b"]) -> Bool[Tensor, "b"]:
+        """Which labels are dropped, by a uniform number in [0, 1) for each."""
+        return coin < self.drop
 
     def index(self, name: str) -> int:
         """The integer label of a class name; Refused names the nearest."""
@@ -67,13 +75,22 @@ class NoConditioner(nn.Module):
     """The conditioner of a model that takes none: no slots, no classes."""
 
     names: tuple[str, ...] = ()
+    prompts = False
+    examples: tuple[str, ...] = ()
     dim: int = 0
+    token_dim: int = 0
     drop: float = 0.0
 
-    def forward(self, labels: Int[Tensor, "b"], drop: Bool[Tensor, "b"] | None = None) -> dict[str, Tensor]:
-        """{}, whatever the labels: data may have classes that this model does not use."""
-        del labels, drop
+    def forward(
+        self, labels: Int[Tensor, "b"], drop: Bool[Tensor, "b"] | None = None, texts: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        """{}, whatever the labels and texts: data may have some that this model does not use."""
+        del labels, drop, texts
         return {}
+
+    def dropped(self, coin: Float[Tensor, "b"]) -> Bool[Tensor, "b"]:
+        """None: there is nothing to drop."""
+        return torch.zeros_like(coin, dtype=torch.bool)
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{}: strong and weak are the same."""
@@ -87,21 +104,3 @@ class NoConditioner(nn.Module):
     def config(self) -> dict[str, Json]:
         """What `conditioner_from_config` rebuilds it from (JSON)."""
         return {"kind": "none"}
-
-
-Conditioner = LabelConditioner | NoConditioner
-
-
-def conditioner_from_config(config: Mapping[str, object]) -> Conditioner:
-    """The conditioner that `config()` described; Refused on an unknown kind or a malformed entry."""
-    kind = config.get("kind")
-    if kind == "none":
-        return NoConditioner()
-    if kind != "labels":
-        raise unknown("conditioner", str(kind), ("labels", "none"))
-    names, dim, drop = config.get("names"), config.get("dim"), config.get("drop", 0.1)
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in cast("list[object]", names)):
-        raise Refused(f"the label conditioner's names must be a list of strings, got {names!r}")
-    if not isinstance(dim, int) or isinstance(dim, bool) or not isinstance(drop, int | float):
-        raise Refused(f"the label conditioner needs an integer dim and a number drop, got dim={dim!r}, drop={drop!r}")
-    return LabelConditioner(tuple(cast("list[str]", names)), dim, float(drop))

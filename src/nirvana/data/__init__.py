@@ -7,5 +7,17 @@ from nirvana.data.dataset import Captions, Dataset, Manifest
 from nirvana.data.open import open_data
 from nirvana.data.order import order
 from nirvana.data.pictures import DEFAULT_SIZE
+from nirvana.data.wording import Wording, said
 
-__all__ = ["DEFAULT_SIZE", "Captions", "Dataset", "Manifest", "flips", "mirrored", "open_data", "order"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "Captions",
+    "Dataset",
+    "Manifest",
+    "Wording",
+    "flips",
+    "mirrored",
+    "open_data",
+    "order",
+    "said",
+]

@@ -15,47 +15,36 @@ import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from nirvana.data import cache
-from nirvana.data.captions import texts
 from nirvana.data.collection import fingerprint, stamp
 from nirvana.data.dataset import (
-    Captions,
     Dataset,
     FileEntry,
     Manifest,
+    Rejection,
     caption_digest,
     captioned,
     label_counts,
     pixel_digest,
+    present,
 )
+from nirvana.data.decisions import Decisions
 from nirvana.data.decode import fit
 from nirvana.data.idx import read_idx
 from nirvana.data.pictures import Progress, default_size
+from nirvana.data.rows import Array, Arrays, Rows, checked, problems, row_name, row_sha256, to_bytes
 from nirvana.errors import Refused
 
 IMAGES, LABELS, NAMES, CAPTIONS = ("images", "x"), ("labels", "y"), ("names",), ("captions",)
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile)
 _ROWS = 256
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """What a file of arrays holds: pictures as stored, their labels, class names and captions, and its files."""
-
-    images: Array
-    files: tuple[FileEntry, ...]
-    labels: Array | None = None
-    names: Array | None = None
-    captions: Array | None = None
 
 
 def open_arrays(
@@ -65,16 +54,21 @@ def open_arrays(
     size: int | None,
     cache_dir: Path | None,
     progress: Progress | None,
+    decisions: Decisions | None = None,
 ) -> Dataset:
-    """The pictures that `read` finds, as squares in the cache. Refused: other shapes, types or values than above."""
+    """The pictures that `read` finds, as squares in the cache. Refused: other shapes, types or values than above.
+
+    With `decisions`, the pictures that they leave out are; refused where the others are not as they were.
+    """
 
     @contextlib.contextmanager
     def decoder() -> Generator[_Decoder]:
-        yield _Decoder.make(read(path), source, size, progress)
+        yield _Decoder.make(read(path), source, size, progress, decisions)
 
     beside = [other for other in (path, labels_beside(path)) if other is not None]
     state = fingerprint([(other.name, stamp(other.stat())) for other in beside])
-    return cache.obtain(("arrays", os.path.realpath(path)), size, state, source, decoder, cache_dir)
+    identity = ("arrays", os.path.realpath(path), *(() if decisions is None else ("decided", decisions.digest)))
+    return cache.obtain(identity, size, state, source, decoder, cache_dir)
 
 
 def read_npy(path: Path) -> Arrays:
@@ -142,119 +136,79 @@ def _entry(path: Path) -> FileEntry:
 
 @dataclass
 class _Decoder:
-    """Arrays on the way into the cache."""
+    """Arrays on the way into the cache: those of the rows that are `kept`."""
 
     source: str
     size: int
-    native: int
-    held: Arrays
-    labels: Int64[np.ndarray, " n"] | None
-    names: tuple[str, ...]
-    captions: Captions | None
+    files: tuple[FileEntry, ...]
+    rows: Rows
+    kept: Int64[np.ndarray, " m"]
+    left_out: tuple[Rejection, ...]
     progress: Progress | None
+    decisions: Decisions | None
 
     @staticmethod
-    def make(held: Arrays, source: str, size: int | None, progress: Progress | None) -> _Decoder:
-        """Check shapes and types; decide the size."""
-        images = held.images
-        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)) or 0 in images.shape:
-            raise Refused(
-                f"{source}: pictures of shape {images.shape}; give (n, h, w), (n, h, w, 1) or (n, h, w, 3), "
-                "channels last (numpy.moveaxis(x, 1, -1))"
-            )
-        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-            raise Refused(
-                f"{source}: pictures of type {images.dtype}; give unsigned bytes (uint8), or floats from 0 to 1"
-            )
-        if len(images) == 1:
-            raise Refused(f"{source}: only one picture, which a model could only copy; at least 2 are needed")
-        native = min(images.shape[1:3])
-        labels, names = _classes(held, len(images), source)
-        captions = _captions(held, len(images), source)
-        return _Decoder(
-            source, default_size(native) if size is None else size, native, held, labels, names, captions, progress
-        )
+    def make(
+        held: Arrays, source: str, size: int | None, progress: Progress | None, decisions: Decisions | None
+    ) -> _Decoder:
+        """Check shapes and types; decide the size and what is kept."""
+        rows = checked(held, source)
+        named = [row_name(row) for row in range(len(rows.images))]
+        left_out = () if decisions is None else decisions.left_out(named, source)
+        absent = {item["path"] for item in left_out}
+        kept = np.array([row for row, name in enumerate(named) if name not in absent], np.int64)
+        if len(kept) < 2:
+            raise Refused(f"{source}: the manifest leaves {len(kept)} pictures; at least 2 are needed")
+        side = default_size(min(rows.images.shape[1:3])) if size is None else size
+        return _Decoder(source, side, held.files, rows, kept, left_out, progress, decisions)
 
     def fill(self, out: BinaryIO) -> int:
-        """Write squares of RGB bytes. Refused: a value that is no number, or out of range."""
-        images = self.held.images
-        for start in range(0, len(images), _ROWS):
-            for picture in _bytes(np.asarray(images[start : start + _ROWS]), start, self.source):
+        """Write squares of RGB bytes. Refused: a value that is no number or out of range, or another picture than the
+        one decided about."""
+        for start in range(0, len(self.kept), _ROWS):
+            kept = self.kept[start : start + _ROWS]
+            values = np.asarray(self.rows.images[kept])
+            if self.decisions is not None:
+                entries = zip(kept, values, strict=True)
+                self.decisions.confirm((_row_entry(int(row), value) for row, value in entries), self.source)
+            for picture in _bytes(values, kept, self.source):
                 out.write(np.asarray(fit(Image.fromarray(picture), self.size).convert("RGB")).tobytes())
             if self.progress is not None:
-                self.progress(min(start + _ROWS, len(images)), len(images))
-        return len(images)
+                self.progress(min(start + _ROWS, len(self.kept)), len(self.kept))
+        return len(self.kept)
 
     def describe(self, images: UInt8[np.ndarray, "n h w c"]) -> cache.Described:
         """The manifest of what `fill` wrote."""
+        labels, names = self.rows.labels, self.rows.names
+        if labels is not None:
+            labels, names = present(labels[self.kept], names)
+        said = self.rows.captions
+        captions = None if said is None else tuple(said[row] for row in self.kept)
         manifest = Manifest(
             source=self.source,
             kind="arrays",
             size=self.size,
             channels=images.shape[3],
             pictures=len(images),
-            names=self.names,
-            counts=label_counts(self.labels, len(self.names)),
-            files=self.held.files,
+            names=names,
+            counts=label_counts(labels, len(names)),
+            files=self.files,
             pixels=pixel_digest(images),
-            native_side=self.native,
-            captioned=captioned(self.captions),
-            captions=caption_digest(self.captions),
+            native_side=min(self.rows.images.shape[1:3]),
+            captioned=captioned(captions),
+            captions=caption_digest(captions),
+            left_out=self.left_out,
         )
-        return cache.Described(manifest, self.labels, self.captions)
+        return cache.Described(manifest, labels, captions)
 
 
-def _bytes(values: Array, start: int, source: str) -> UInt8[np.ndarray, "n h w *c"]:
-    """Pictures `start` and following as bytes."""
-    if values.ndim == 4 and values.shape[3] == 1:
-        values = values[..., 0]
-    if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
-    flat = values.reshape(len(values), -1)
-    finite = np.isfinite(flat).all(1)
-    if not finite.all():
-        raise Refused(
-            f"{source}: picture {start + int(np.argmin(finite))} holds NaN or infinity; take it away or mend it"
-        )
-    inside = (flat.min(1) >= 0) & (flat.max(1) <= 1)
-    if not inside.all():
-        low, high = flat.min(), flat.max()
-        way_out = "give (x + 1)/2" if low >= -1 and high <= 1 else "give x/255" if low >= 0 else "rescale it"
-        worst = start + int(np.argmin(inside))
-        raise Refused(
-            f"{source}: picture {worst} has values from {low:g} to {high:g}, and floats are 0 to 1; {way_out}"
-        )
-    return np.round(values.astype(np.float64) * 255).astype(np.uint8)
+def _row_entry(row: int, values: Array) -> FileEntry:
+    return {"path": row_name(row), "sha256": row_sha256(values), "label": None}
 
 
-def _classes(held: Arrays, n: int, source: str) -> tuple[Int64[np.ndarray, " n"] | None, tuple[str, ...]]:
-    """The class of each picture and the names of the classes that occur."""
-    if held.labels is None:
-        return None, ()
-    given = held.labels.reshape(-1) if held.labels.shape[1:] in ((), (1,)) else held.labels
-    if given.shape != (n,) or given.dtype.kind not in "iuU":
-        raise Refused(
-            f"{source}: labels of shape {held.labels.shape} and type {given.dtype} for {n} pictures; "
-            f"give {n} integers or texts"
-        )
-    values, labels = np.unique(given, return_inverse=True)
-    names = tuple(str(value) for value in values)
-    if held.names is not None and given.dtype.kind != "U":
-        listed = [str(name) for name in held.names.reshape(-1)]
-        if values[0] < 0 or values[-1] >= len(listed):
-            raise Refused(f"{source}: labels from {values[0]} to {values[-1]} for {len(listed)} names; give all names")
-        names = tuple(listed[int(value)] for value in values)
-    return labels.astype(np.int64), names
-
-
-def _captions(held: Arrays, n: int, source: str) -> Captions | None:
-    """The captions of each picture."""
-    given = held.captions
-    if given is None:
-        return None
-    if given.ndim not in (1, 2) or len(given) != n or given.dtype.kind != "U":
-        raise Refused(
-            f"{source}: captions of shape {given.shape} and type {given.dtype}; give {n} texts, or rows of texts"
-        )
-    captions = tuple(texts(row.tolist()) for row in given)
-    return captions if any(captions) else None
+def _bytes(values: Array, rows: Int64[np.ndarray, " n"], source: str) -> UInt8[np.ndarray, "n h w *c"]:
+    """The pictures of `rows` as bytes. Refused: the first that is none."""
+    for row, problem in zip(rows, problems(values), strict=True):
+        if problem:
+            raise Refused(f"{source}: picture {row} {problem}")
+    return to_bytes(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict, cast
 
 import numpy as np
@@ -151,6 +151,32 @@ class Dataset:
         if self.manifest.kind in _BY_PICTURE:
             return [self.manifest.files[int(i)]["path"] for i in indices]
         return [f"{self.manifest.source}#{int(i)}" for i in indices]
+
+    def without(self, rows: Iterable[int], left_out: tuple[Rejection, ...]) -> Dataset:
+        """The data set less some rows, copied into memory. `left_out` says for the manifest why."""
+        kept = np.setdiff1d(np.arange(len(self)), np.array([*rows], np.int64))
+        labels, names = (None, ()) if self.labels is None else present(self.labels[kept], self.names)
+        captions = None if self.captions is None else tuple(self.captions[i] for i in kept)
+        attributes = None if self.attributes is None else [self.attributes[int(i)] for i in kept]
+        images = self.images[kept]
+        images.setflags(write=False)
+        manifest = replace(
+            self.manifest,
+            pictures=len(kept),
+            names=names,
+            counts=label_counts(labels, len(names)),
+            pixels=pixel_digest(images),
+            captioned=captioned(captions),
+            captions=caption_digest(captions),
+            left_out=(*self.manifest.left_out, *left_out),
+        )
+        return Dataset(images, labels, names, manifest, captions, attributes, self.notices)
+
+
+def present(labels: Int64[np.ndarray, "n"], names: tuple[str, ...]) -> tuple[Int64[np.ndarray, "n"], tuple[str, ...]]:
+    """The labels and the names without the classes that do not occur."""
+    occur, numbers = np.unique(labels, return_inverse=True)
+    return numbers.astype(np.int64), tuple(names[i] for i in occur)
 
 
 def pixel_digest(images: UInt8[np.ndarray, "n h w c"]) -> str:

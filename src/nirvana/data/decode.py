@@ -8,7 +8,9 @@ every browser have it). Colour profiles and gamma chunks are not applied.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from functools import cache
 from io import BufferedIOBase, BytesIO
 from typing import IO, NamedTuple, cast
@@ -22,6 +24,10 @@ from nirvana.data.dataset import BACKGROUND
 MAX_PIXELS = 2**27
 """Pictures whose header states more pixels (134 million) are refused before they are decoded."""
 
+LARGE_PIXELS = 2**24
+"""Pictures with more pixels are decoded one at a time, so that memory stays bounded."""
+
+_large = threading.Lock()
 _WANTED = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -53,7 +59,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _WANTED if name in Image.OPEN)
 
 
-def _open(file: BufferedIOBase) -> Image.Image:
+def open_picture(file: BufferedIOBase) -> Image.Image:
     """The picture behind `file`, header read. PictureError: larger than `MAX_PIXELS`; also any error of Pillow."""
     try:
         picture = Image.open(cast(IO[bytes], file), formats=_formats())
@@ -68,7 +74,7 @@ def _open(file: BufferedIOBase) -> Image.Image:
 
 def read_header(file: BufferedIOBase) -> Header:
     """The size a picture states. Errors as `reason` explains them."""
-    with _open(file) as picture:
+    with open_picture(file) as picture:
         return Header(*picture.size)
 
 
@@ -77,19 +83,30 @@ def decode(data: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
     A picture that cannot be decoded raises PictureError or any error of Pillow; `reason` turns it into words.
     """
-    with _open(BytesIO(data)) as picture:
+    return np.asarray(fit(upright(data, size), size))
+
+
+def upright(data: bytes, size: int) -> Image.Image:
+    """The first frame of the picture in `data` as it is to be seen: upright and opaque, in RGB.
+
+    A JPEG may come smaller than it is, but at least twice `size` wide and high. Errors as of `decode`.
+    """
+    with open_picture(BytesIO(data)) as picture, one_at_a_time(picture):
         if picture.format == "JPEG":
             # The DCT can shrink by 2, 4 or 8 for free; Lanczos does the rest from at least twice the size.
             picture.draft(picture.mode, (2 * size, 2 * size))
         picture.load()
-        upright = _UPRIGHT.get(_orientation(picture))
+        turn = _UPRIGHT.get(orientation(picture))
         opaque = to_rgb(picture)
-    if upright is not None:
-        opaque = opaque.transpose(upright)
-    return np.asarray(fit(opaque, size))
+        return opaque if turn is None else opaque.transpose(turn)
 
 
-def _orientation(picture: Image.Image) -> int:
+def one_at_a_time(picture: Image.Image) -> contextlib.AbstractContextManager[object]:
+    """Held while a picture is decoded, if it is a large one."""
+    return _large if picture.width * picture.height > LARGE_PIXELS else contextlib.nullcontext()
+
+
+def orientation(picture: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or where the EXIF block is damaged."""
     try:
         return int(picture.getexif().get(_EXIF_ORIENTATION, 1))

@@ -9,16 +9,18 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from nirvana.data.archive import archives
-from nirvana.data.arrays import Arrays, open_arrays, read_idx_pictures, read_npy, read_npz
+from nirvana.data.arrays import open_arrays, read_idx_pictures, read_npy, read_npz
 from nirvana.data.builtin import BUILTINS, open_builtin
 from nirvana.data.collection import Collection
 from nirvana.data.dataset import Dataset
+from nirvana.data.decisions import Decisions
 from nirvana.data.hub import hub, parquet
 from nirvana.data.pictures import Progress, open_pictures
+from nirvana.data.rows import Arrays, row_name
 from nirvana.data.scan import folder, natural
 from nirvana.errors import Refused, nearest
 
@@ -39,6 +41,7 @@ def open_data(
     captions: bool = False,
     cache_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    decisions: Decisions | None = None,
 ) -> Dataset:
     """Square pictures of `size` pixels, with the labels and the captions that the source has for them.
 
@@ -51,25 +54,43 @@ def open_data(
 
     `size` None takes a built-in's own size, and otherwise the rule of `open_pictures`. `captions`: refuse a source
     without any. `progress(done, total)` is called while pictures are decoded, and not at all where the cache still
-    holds. Refused: whatever the user can mend.
+    holds. `decisions`: what `nirvana data check` found of this source, which is obeyed. Refused: whatever the user can
+    mend.
     """
     if size is not None and not 1 <= size <= MAX_SIZE:
         raise Refused(f"size {size}: pictures are 1 to {MAX_SIZE} pixels wide; give a size in that range, or none")
-    data = _open(source, size, allow_bad, cache_dir, progress)
+    data = _open(source, size, allow_bad, cache_dir, progress, decisions)
     if captions and data.captions is None:
-        raise _uncaptioned(data)
+        raise uncaptioned(source, len(data), data.files([0])[0], data.manifest.notes)
     return data
 
 
-def _open(source: str, size: int | None, allow_bad: bool, cache_dir: Path | None, progress: Progress | None) -> Dataset:
+@dataclass(frozen=True)
+class ArrayFile:
+    """A file of arrays, and what reads it."""
+
+    path: Path
+    read: Callable[[Path], Arrays]
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A part of a built-in set."""
+
+    name: str
+    part: str
+
+
+def locate(source: str) -> Collection | ArrayFile | BuiltIn:
+    """What a source is and where. Refused: nothing there, or nothing that holds pictures."""
     name, _, part = source.partition(":")
     if name in BUILTINS:
-        return open_builtin(name, part, size, cache_dir, progress)
+        return BuiltIn(name, part)
     if source.startswith(HUB):
-        return open_pictures(hub(source.removeprefix(HUB)), source, size, allow_bad, cache_dir, progress)
+        return hub(source.removeprefix(HUB))
     paths = _paths(source)
     if paths[0].is_dir():
-        return open_pictures(folder(paths[0]), source, size, allow_bad, cache_dir, progress)
+        return folder(paths[0])
     kinds = [_kind(path) for path in paths]
     for path, kind in zip(paths, kinds, strict=True):
         if kind is None or kind != kinds[0]:
@@ -77,10 +98,30 @@ def _open(source: str, size: int | None, allow_bad: bool, cache_dir: Path | None
             raise Refused(f"{path}: {what}; give the folder that holds the pictures, such as {path.parent}")
     kind = kinds[0] or ""
     if kind in _COLLECTIONS:
-        return open_pictures(_COLLECTIONS[kind](paths, source), source, size, allow_bad, cache_dir, progress)
+        return _COLLECTIONS[kind](paths, source)
     if len(paths) > 1:
         raise Refused(f"{source}: {len(paths)} files of arrays; give one of them, or join them into one")
-    return open_arrays(paths[0], partial(_ARRAYS[kind]), source, size, cache_dir, progress)
+    return ArrayFile(paths[0], _ARRAYS[kind])
+
+
+def _open(
+    source: str,
+    size: int | None,
+    allow_bad: bool,
+    cache_dir: Path | None,
+    progress: Progress | None,
+    decisions: Decisions | None,
+) -> Dataset:
+    place = locate(source)
+    if isinstance(place, Collection):
+        return open_pictures(place, source, size, allow_bad, cache_dir, progress, decisions)
+    if isinstance(place, ArrayFile):
+        return open_arrays(place.path, place.read, source, size, cache_dir, progress, decisions)
+    data = open_builtin(place.name, place.part, size, cache_dir, progress)
+    if decisions is None:
+        return data
+    left_out = decisions.left_out((row_name(row) for row in range(len(data))), source)
+    return data.without((int(item["path"].removeprefix("#")) for item in left_out), left_out)
 
 
 def _paths(source: str) -> list[Path]:
@@ -157,11 +198,10 @@ def _only_arrays(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def _uncaptioned(data: Dataset) -> Refused:
-    """The refusal of a source without captions."""
-    first = data.files([0])[0]
-    notes = "".join(f"; {note}" for note in data.manifest.notes)
+def uncaptioned(source: str, pictures: int, first: str, notes: Sequence[str]) -> Refused:
+    """The refusal of a source without captions, whose first picture has this name."""
+    said = "".join(f"; {note}" for note in notes)
     return Refused(
-        f"{data.manifest.source}: no captions for its {len(data)} pictures (first: {first}){notes}; put a text of the"
-        f" same name beside each ({Path(first).stem}.txt), or a metadata.jsonl with file_name and text"
+        f"{source}: no captions for its {pictures} pictures (first: {first}){said}; put a text of the same name beside"
+        f" each ({Path(first).stem}.txt), or a metadata.jsonl with file_name and text"
     )

@@ -10,6 +10,8 @@ from jaxtyping import Int64, UInt64
 _ORDER = 1
 FLIP = 2
 SCENE = 3
+CAPTION = 4
+TAGS = 5
 """Second words of the Philox key: one stream for each use of randomness in data."""
 
 

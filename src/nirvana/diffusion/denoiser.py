@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nirvana.diffusion.level import Coefficient, Level, Native, at, left_align, mixed, moved
+from nirvana.diffusion.level import Coefficient, Level, Native, at, mixed, moved, times
 from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, x0_coefficients
 from nirvana.diffusion.schedule import Tabulated
 
@@ -128,6 +128,10 @@ class Output:
     pq: Coefficients
 
 
+_NO_SCALE = 1e-15
+"""A scale this near to 1 is 1: the norm of a level is rounded in its last digits."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Inputs:
     """(scale to native, c_noise, and c_in where there is one) of a level."""
@@ -138,6 +142,7 @@ class _Inputs:
 
     def __call__(self, level: Level) -> tuple[Tensor, ...]:
         scale = level.scale_to(self.native)
+        scale = torch.where((scale - 1).abs() < _NO_SCALE, 1.0, scale)  # then `times` has nothing to do
         native = level.scaled(scale)
         if self.sigma_data is None:
             return scale, self.c_noise(native)
@@ -227,8 +232,8 @@ class Preconditioned(nn.Module):
         net = cast(Net, self.net)
         check_slots(net.slots, cond, x.shape[0])
         scale, code, *c_in = inputs
-        x_native = left_align(scale, x) * x
-        scaled = left_align(c_in[0], x) * x_native if c_in else x_native
+        x_native = times(scale, x)
+        scaled = times(c_in[0], x_native) if c_in else x_native
         F, var_frac = self._halves(net(*self._enter(scaled, code, cond)).to(x.dtype), x.shape)
         return F, x_native, var_frac
 

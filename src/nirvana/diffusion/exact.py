@@ -63,13 +63,15 @@ class GaussianDenoiser:
         return (z @ self._basis.T + alpha * self.mean.flatten()).reshape(x.shape).to(x.dtype)
 
 
-@dataclass(frozen=True, eq=False)
 class MixtureDenoiser:
     """x0 ~ sum_k weight_k N(mean_k, variance_k I). weights: (K,) > 0; means: (K, *s); variances: (K,) >= 0."""
 
-    weights: Float[Tensor, "K"]
-    means: Float[Tensor, "K *s"]
-    variances: Float[Tensor, "K"]
+    def __init__(
+        self, weights: Float[Tensor, "K"], means: Float[Tensor, "K *s"], variances: Float[Tensor, "K"]
+    ) -> None:
+        self.weights, self.means, self.variances = weights, means, variances
+        self._log_weights = torch.log(weights.double() / weights.double().sum())
+        self._means, self._variances = means.double().flatten(1), variances.double()
 
     def __call__(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
         """E[x0 | x] = sum_k r_k (mean_k + alpha variance_k/(alpha^2 variance_k + sigma^2) (x - alpha mean_k)).
@@ -78,30 +80,26 @@ class MixtureDenoiser:
         """
         del cond, nxt
         alpha, sigma = _rows(level, x)
-        clean = sigma == 0
-        logits, deviation, total = self._log_joint(x, alpha, torch.where(clean, 1.0, sigma))
-        gain = alpha * self.variances.double() / total
-        of_each = self._flat_means() + gain[..., None] * deviation
+        clean = sigma == 0 if bool((level.sigma == 0).any()) else None
+        logits, deviation, total = self._log_joint(x, alpha, sigma if clean is None else torch.where(clean, 1.0, sigma))
+        gain = alpha * self._variances / total
+        of_each = self._means + gain[..., None] * deviation
         x0 = (torch.softmax(logits, 1)[..., None] * of_each).sum(1)
-        # Without the inner choice a derivative at alpha = 0 would be 0 * inf.
-        x0 = torch.where(clean, x.double().flatten(1) / torch.where(clean, alpha, 1.0), x0)
+        if clean is not None:
+            # Without the inner choice a derivative at alpha = 0 would be 0 * inf.
+            x0 = torch.where(clean, x.double().flatten(1) / torch.where(clean, alpha, 1.0), x0)
         return Prediction(x0.reshape(x.shape).to(x.dtype))
 
     def log_prob(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b"]:
         """log sum_k weight_k N(x; alpha mean_k, (alpha^2 variance_k + sigma^2) I), nats."""
         return torch.logsumexp(self._log_joint(x, *_rows(level, x))[0], 1)
 
-    def _flat_means(self) -> Tensor:
-        return self.means.double().flatten(1)
-
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log(weight_k p(x | k)) (B, K), x - alpha mean_k (B, K, D), and alpha^2 variance_k + sigma^2 (B or 1, K)."""
-        means = self._flat_means()
-        deviation = x.double().flatten(1)[:, None] - alpha[..., None] * means
-        total = alpha**2 * self.variances.double() + sigma**2
-        weights = self.weights.double() / self.weights.double().sum()
-        log_normal = -0.5 * (deviation**2).sum(2) / total - 0.5 * means.shape[1] * torch.log(2 * math.pi * total)
-        return torch.log(weights) + log_normal, deviation, total
+        deviation = x.double().flatten(1)[:, None] - alpha[..., None] * self._means
+        total = alpha**2 * self._variances + sigma**2
+        log_normal = -0.5 * ((deviation**2).sum(2) / total + self._means.shape[1] * torch.log(2 * math.pi * total))
+        return self._log_weights + log_normal, deviation, total
 
 
 class DatasetDenoiser(MixtureDenoiser):

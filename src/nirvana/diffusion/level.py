@@ -30,6 +30,8 @@ class Cast(NamedTuple):
 
 def float64(value: float | Tensor) -> Tensor:
     """`value` as a float64 tensor on the CPU."""
+    if isinstance(value, Tensor) and value.dtype == torch.float64 and value.is_cpu:
+        return value  # `as_tensor` takes several microseconds to find that out
     return torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
@@ -61,6 +63,11 @@ def mixed(a: Coefficient, x: Float[Tensor, "b *s"], b: Coefficient, y: Float[Ten
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return left_align(a, x) * x + left_align(b, y) * y
     return torch.mul(x, a).add_(y, alpha=b)
+
+
+def times(c: Coefficient, x: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
+    """c*x; for the number 1 x itself, without a pass over memory. Raises ValueError as `left_align` does."""
+    return x if not isinstance(c, Tensor) and c == 1 else left_align(c, x) * x
 
 
 def check_aligned(shape: torch.Size, x: Float[Tensor, "..."]) -> None:
@@ -228,6 +235,11 @@ def walk(level: Level) -> list[Level]:
     whole = Walk(level)
     pairs = zip(level.alpha, level.sigma, strict=True)
     return [Level(alpha, sigma, Place(whole, i)) for i, (alpha, sigma) in enumerate(pairs)]
+
+
+def rewalked(levels: Sequence[Level]) -> list[Level]:
+    """`levels` of shape () in this order as a `Walk` of their own: a walk that is reversed, as encoding goes."""
+    return walk(Level(torch.stack([level.alpha for level in levels]), torch.stack([level.sigma for level in levels])))
 
 
 def at(of: Coefficients, level: Level) -> tuple[Coefficient, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -81,4 +80,4 @@ def _steps(
                 x, state = edited, solver.revise(state)
         step, state = solver.step(denoise, x, now, nxt, state, noise)
         x = step.x
-        yield replace(step, index=index)
+        yield Step(step.now, step.nxt, x, step.prediction, index)

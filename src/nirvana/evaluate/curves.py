@@ -109,5 +109,5 @@ def _calls(model: Model, request: SampleRequest) -> float:
 
 
 def _by_guidance(base: SampleRequest) -> Iterator[Series]:
-    if base.labels:
+    if base.labels or base.prompts:
         yield "guidance", base.solver, [(w, dataclasses.replace(base, guidance=w)) for w in GUIDANCE]

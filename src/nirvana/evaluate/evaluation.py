@@ -13,12 +13,13 @@ from PIL import Image
 
 from nirvana.data import Dataset, open_data
 from nirvana.data.builtin import BUILTINS
+from nirvana.data.decisions import stored
 from nirvana.errors import Refused
 from nirvana.evaluate.bits import bits, request_of
 from nirvana.evaluate.curves import Curve, Progress, curves, silent
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.reference import Reference, reference_of
-from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, turns
+from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, prompts_of, turns
 from nirvana.evaluate.scores import FOLDER, Evaluation, Findings
 from nirvana.evaluate.space import DEFAULT_SPACE, FeatureSpace, open_space
 from nirvana.evaluate.subject import Measure, subject_of
@@ -100,14 +101,12 @@ def evaluate(
     *,
     measures: Sequence[Measure] = MEASURES,
     space: FeatureSpace | None = None,
-    texts: Sequence[str] | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Draw samples, take their features, and put every measure to them.
 
-    space: any feature space; None opens the one that the plan names. texts: what the samples were asked for in words,
-    in turn, where the model was. Samples are kept in RUN/evaluation, statistics of
+    space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
     the data in the user's cache. Refused for whatever the user can mend.
     """
     if plan.curves:
@@ -124,7 +123,7 @@ def evaluate(
     request = _request(model, plan, data.real)
     drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b))
     subject = subject_of(
-        space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b), texts
+        space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b)
     )
     found: list[Findings] = []
     for done, measure in enumerate(measures):
@@ -155,8 +154,10 @@ def _shown(pictures: np.ndarray, request: SampleRequest) -> Image.Image:
 
 
 def _request(model: Model, plan: Plan, real: Dataset) -> SampleRequest:
-    """What the run recommends, its classes as often as the data have them."""
+    """What the run recommends, its classes as often as the data have them, or the captions of the data."""
     request = model.request(steps=plan.steps, solver=plan.solver, guidance=plan.guidance, seed=plan.seed)
+    if request.prompts and real.captions is not None:
+        return dataclasses.replace(request, prompts=prompts_of(real.captions))
     if request.labels and set(request.labels) == set(real.names):
         request = dataclasses.replace(request, labels=turns(real.names, real.manifest.counts))
     return request
@@ -171,7 +172,7 @@ def _data(model: Model, against: str | None) -> Data:
     source, side = str(manifest.get("source")), model.parts.shape[1]
     notes: list[str] = []
     try:
-        train = open_data(source, size=side)
+        train = open_data(source, size=side, decisions=stored(manifest))
     except Refused as error:
         if against is None:
             raise Refused(f"the training data are not there ({error}); name real pictures with --against") from None

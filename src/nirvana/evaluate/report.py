@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,8 +17,9 @@ from nirvana.evaluate.scores import PAGE, Evaluation, Score
 from nirvana.files import Json, write_text
 from nirvana.generate.latent_spec import DIRECT
 from nirvana.modality import to_png_bytes
+from nirvana.page import data_uri, document
 from nirvana.train.plot import Line, plot
-from nirvana.train.report import STYLE, chart
+from nirvana.train.report import chart
 
 _MEANINGS = {
     "FD": "distance of the distributions, quality and variety in one figure",
@@ -46,7 +46,6 @@ def write_report(outcome: Outcome, folder: Path) -> Path:
 def page(outcome: Outcome) -> str:
     """The page as text."""
     evaluation = outcome.evaluation
-    name = escape(Path(str(evaluation.about["run"])).name)
     copies = cast("Mapping[str, Any]", evaluation.details.get("copies", {}))
     sections = [
         _about(evaluation),
@@ -61,17 +60,14 @@ def page(outcome: Outcome) -> str:
         _attributes(attribute_rows(evaluation.details)),
         _by_class(cast("Sequence[Mapping[str, Json]]", evaluation.details.get("classes", []))),
     ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}, evaluated</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}{_OWN}</style></head>'
-        f"<body><main><h1>{name}, evaluated</h1>{''.join(sections)}</main></body></html>\n"
-    )
+    title = f"{Path(str(evaluation.about['run'])).name}, evaluated"
+    return document(title, f"<main><h1>{escape(title)}</h1>{''.join(sections)}</main>", _OWN)
 
 
 def _about(evaluation: Evaluation) -> str:
     about = evaluation.about
     request = cast("Mapping[str, Any]", about["request"])
-    guided = f", guidance {request['guidance']:g}" if request["labels"] else ""
+    guided = f", guidance {request['guidance']:g}" if request["labels"] or request.get("prompts") else ""
     values = {
         "samples": f"{request['n']:,}",
         "drawn in": "one call"
@@ -124,8 +120,8 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _picture(title: str, picture: Image.Image) -> str:
-    data = base64.b64encode(to_png_bytes(np.asarray(picture))).decode()
-    return f'<section><h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{data}"></section>'
+    uri = data_uri(to_png_bytes(np.asarray(picture)))
+    return f'<section><h2>{escape(title)}</h2><img alt="{escape(title)}" src="{uri}"></section>'
 
 
 def _charts(curves: Sequence[Curve]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from nirvana import files
+from nirvana.data import Captions
 from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 
@@ -128,6 +129,13 @@ def _write(path: Path, pictures: Pictures) -> None:
     np.save(data, pictures, allow_pickle=False)
     with files.explained(path, "make room, and give the same command again: it goes on from here"):
         files.write_bytes(path, data.getvalue())
+
+
+def prompts_of(captions: Captions, most: int = 1000) -> tuple[str, ...]:
+    """The first caption of at most so many pictures, spread over the whole set: what is asked for is what was shown."""
+    described = [said[0] for said in captions if said]
+    count = min(most, len(described))
+    return tuple(described[i * len(described) // count] for i in range(count))
 
 
 def turns(names: Sequence[str], counts: Sequence[int], most: int = 1000) -> tuple[str, ...]:

@@ -68,9 +68,8 @@ def subject_of(
     train: Dataset | None,
     unseen: Dataset | None,
     progress: Callable[[int, int], None] | None = None,
-    texts: Sequence[str] | None = None,
 ) -> Subject:
-    """Take the features of all samples, one chunk at a time. texts: what was asked for in words, in turn."""
+    """Take the features of all samples, one chunk at a time."""
     pictures: list[Pictures] = []
     kept: list[Float32[np.ndarray, "m d"]] = []
     done = 0
@@ -103,7 +102,9 @@ def subject_of(
         reference=reference,
         train=train,
         unseen=unseen,
-        texts=[texts[i % len(texts)] for i in range(min(len(drawn), KEPT))] if texts else None,
+        texts=[drawn.request.prompt(i) or "" for i in range(min(len(drawn), KEPT))]
+        if any(drawn.request.prompts)
+        else None,
     )
 
 

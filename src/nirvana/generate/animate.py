@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from nirvana.generate.images import layout
+from nirvana.generate.images import Images, layout
 from nirvana.generate.preview import Preview, to_bytes
 from nirvana.generate.request import SampleRequest
+from nirvana.modality.image import grid
 
 MOST_FRAMES = 60
 """Longer trajectories are shown at every second, third, ... step, and the last."""
@@ -34,3 +35,9 @@ class Recorder:
     def frames(self) -> list[Image.Image]:
         """One grid a moment, noise first."""
         return [layout(np.concatenate(parts), self._request) for _, parts in sorted(self._frames.items())]
+
+
+def there_and_back(images: Images) -> list[Image.Image]:
+    """The pictures on the way from one prompt to another as frames, and back again."""
+    frames = [grid(images.array[i : i + 1]) for i in range(len(images))]
+    return [*frames, *frames[-2:0:-1]]

@@ -64,6 +64,7 @@ class Images:
             "seed": self.request.seed_of(i),
             "index": i,
             "label": self.request.label(i),
+            **({"prompt": self.request.prompt(i)} if self.request.prompts else {}),
             "batch": [start, min(start + self.request.batch, self.request.n)],
         }
         return record(own, self.request, self.origin)
@@ -100,11 +101,11 @@ class Images:
 
 def layout(array: UInt8[np.ndarray, "n h w c"], request: SampleRequest) -> Image.Image:
     """The grid of the pictures of `request`."""
-    if request.interpolate is not None:
-        return grid(array, min(request.interpolate, len(array)))
-    classes = len(request.labels)
-    if 1 < classes <= min(COLUMNS, len(array)):
-        return grid(array, classes, column_labels=request.labels)
+    if request.way:
+        return grid(array, min(len(array), COLUMNS))
+    named = request.labels if len(request.labels) > 1 else request.prompts
+    if 1 < len(named) <= min(COLUMNS, len(array)):
+        return grid(array, len(named), column_labels=named)
     return grid(array)
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.noise import SeededNoise
 from nirvana.errors import Refused
+from nirvana.generate.asked import asked
 from nirvana.generate.family import ARTICLES, Parts
 from nirvana.generate.latent_spec import DIRECT, LatentParts
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import PictureSampler, Sampler
 from nirvana.generate.spec import ModelParts
-from nirvana.latent import between, slerp
 
 ONE_WAY: Mapping[str, object] = {
     "steps": 1,
@@ -51,7 +49,11 @@ class LatentSampler(PictureSampler[LatentParts]):
             raise Refused(
                 f"{self.where} needs labels, and the request has none; name some of: {', '.join(self.labels)}"
             )
-        for label in request.labels:
+        if request.to is not None and not self.labels:
+            raise Refused(
+                f"{self.where} was trained without labels; leave the way to '{request.to}' out, or go to a seed"
+            )
+        for label in (*request.labels, *([] if request.to is None else [request.to])):
             self.parts.conditioner.index(label)
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
@@ -65,34 +67,20 @@ class LatentSampler(PictureSampler[LatentParts]):
     def _stream(self, request: SampleRequest, batches: Sequence[range]) -> Iterator[Preview]:
         for batch in batches:
             with torch.inference_mode():
-                x0 = self.parts.draw(self._latent(request, batch), self._cond(request, batch))
+                z = self.noise(request, batch, (self.parts.latent,)).initial()
+                x0 = self.parts.draw(z, self._cond(request, batch))
             yield Preview(batch, 1, 1, None, x0, x0, self.parts.codec)
 
-    def _latent(self, request: SampleRequest, batch: range) -> Float[Tensor, "b latent"]:
-        if request.interpolate is None:
-            return self._normal(request, list(batch))
-        places = [between(i, request.interpolate) for i in batch]
-        start, end = (self._normal(request, [place + more for place, _ in places]) for more in (0, 1))
-        return slerp(start, end, torch.tensor([part for _, part in places], device=self.device))
-
-    def _normal(self, request: SampleRequest, places: Sequence[int]) -> Float[Tensor, "b latent"]:
-        """The unit normals of the seeds that lie so far behind the request's."""
-        seeds = [request.seed + place for place in places]
-        return SeededNoise(seeds, (self.parts.latent,), device=self.device).initial()
-
     def _cond(self, request: SampleRequest, batch: range) -> Mapping[str, Tensor]:
+        """The vector of every picture's class; on the way to another class it lies on the line between the two."""
         if not self.labels:
             return {}
-        stretch = request.interpolate or 1
-        places = [between(i, stretch) for i in batch]
-        start, end = (self._classes(request, [place + more for place, _ in places]) for more in (0, 1))
-        parts = torch.tensor([part for _, part in places], device=self.device)
-        return {name: torch.lerp(value, end[name], parts[:, None]) for name, value in start.items()}
-
-    def _classes(self, request: SampleRequest, places: Sequence[int]) -> Mapping[str, Tensor]:
         conditioner = self.parts.conditioner
-        names = [request.labels[place % len(request.labels)] for place in places]
-        return conditioner(torch.tensor([conditioner.index(name) for name in names]))
+        shares = torch.zeros(len(batch), len(self.labels), device=self.device)
+        for row, i in zip(shares, batch, strict=True):
+            for ask, share in asked(request, i, self.labels, prompts=False):
+                row[conditioner.index(cast(str, ask.label))] = share
+        return {name: shares @ table for name, table in conditioner(torch.arange(len(self.labels))).items()}
 
 
 def any_sampler(parts: Parts, device: torch.device, where: str) -> PictureSampler[Any]:

@@ -133,7 +133,7 @@ class Model:
 
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
         label: str | Sequence[str] | None = None,
         n: int = 1,
@@ -149,17 +149,21 @@ class Model:
         negative: str | None = None,
         autoguidance: str | None = None,
         classifier: str | None = None,
-        interpolate: int | None = None,
+        to: str | None = None,
+        strict: bool = False,
     ) -> Images:
         """n pictures; picture i has seed `seed + i` and is the same alone and in any batch.
 
+        prompt: a text, or several that take turns, each one alone or with others ("a cat:1.5 + a dog:0.5"); "" asks for
+        nothing, None for examples of captions. to: the pictures go from the prompt (or label) to this one, all with one
+        noise; with "seed:9" they go to the noise of that seed, with "a cat seed:9" to both. strict: refuse a prompt
+        that is too long to be read at once.
         label: a class name, or several that take turns, each one alone or with others ("tulip:1.5+rose:0.5"); None goes
         through all classes, picture i is of class i mod K. What is None is the run's recommendation. solver, rule:
         names with their numbers ("ddim:eta=0.5", "apg:eta=0"). guidance_interval: the ratios sigma/alpha to guide
-        between. negative: a class to lead away from; autoguidance: a moment of the training to lead away from ("1/8");
-        classifier: one of those the model was loaded with ("fashion:scale=2"). precision: "float32" or "bfloat16";
-        engine: "torch" or an exported one. interpolate: so many steps from each picture to the next one, for GANs and
-        VAEs. Refused where a value or name is not possible.
+        between. negative: a class or prompt to lead away from; autoguidance: a moment of the training to lead away from
+        ("1/8"); classifier: one of those the model was loaded with ("fashion:scale=2"). precision: "float32" or
+        "bfloat16"; engine: "torch" or an exported one. Refused where a value or name is not possible.
         """
         request = self.request(
             prompt,
@@ -177,7 +181,8 @@ class Model:
             negative=negative,
             autoguidance=autoguidance,
             classifier=classifier,
-            interpolate=interpolate,
+            to=to,
+            strict=strict,
         )
         return self.gather(request, self.stream(request))
 
@@ -247,6 +252,7 @@ class Model:
             "path": str(self.run.path),
             "family": self.family,
             "labels": list(self.labels),
+            "prompts": self.parts.conditioner.prompts,
             "shape": list(self.parts.shape),
             "parameters": sum(p.numel() for p in weights),
             "recommended": cast("dict[str, Json]", dataclasses.asdict(self.parts.recommended)),

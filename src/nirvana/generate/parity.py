@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -120,10 +121,11 @@ def _noisy(shape: tuple[int, ...], level: Level, rng: torch.Generator) -> Float[
 
 
 def random_cond(parts: ModelParts, batch: int, rng: torch.Generator) -> Cond:
-    """Conditions of random classes, a third of them dropped; none where the model has no classes."""
+    """Conditions of random classes and examples of texts, a third of them dropped; none where the model has none."""
     classes = len(parts.conditioner.names)
     labels = torch.randint(max(classes, 1), (batch,), generator=rng)
-    return parts.conditioner(labels, torch.rand(batch, generator=rng) < 1 / 3)
+    texts = tuple(islice(cycle(parts.conditioner.examples), batch))
+    return parts.conditioner(labels, torch.rand(batch, generator=rng) < 1 / 3, texts)
 
 
 def _double(cond: Cond) -> Cond:

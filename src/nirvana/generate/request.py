@@ -13,7 +13,7 @@ from nirvana.files import Json
 from nirvana.generate.moment import moment
 from nirvana.generate.named import parse
 
-VERSION = 4
+VERSION = 5
 SEEDS = 2**63
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
@@ -23,7 +23,8 @@ ENGINES = ("torch", "openvino", "onnx", "aoti")
 _SINCE: Mapping[int, Mapping[str, object]] = {
     2: {"guidance_interval": None, "precision": "float32", "engine": "torch"},
     3: {"rule": "cfg", "negative": None, "autoguidance": None, "classifier": None},
-    4: {"interpolate": None},
+    4: {"prompts": (), "to": None},
+    5: {"to_seed": None},
 }
 """The fields that came with a version, and what requests from before it mean."""
 
@@ -32,17 +33,18 @@ _SINCE: Mapping[int, Mapping[str, object]] = {
 class SampleRequest:
     """n pictures; picture i has seed `seed + i`, label `labels[i % len(labels)]`, and is made in batch `i // batch`.
 
-    labels: class names, or several with weights ("tulip:1.5+rose:0.5"); empty for a model without classes. solver,
-    grid: names that `nirvana.diffusion` knows, a solver with its numbers ("ddim:eta=0.5").
+    labels: class names, or several with weights ("tulip:1.5+rose:0.5"); empty for a model without classes.
+    prompts: texts that take turns like the labels, also with weights ("a cat:1.5 + a dog:0.5"); "" asks for nothing.
+    to: the pictures go from the prompt (or label) to this one in n even parts; to_seed: from the noise of `seed` to
+    that of this one; without it all have the first. solver, grid: names that `nirvana.diffusion` knows, a solver with
+    its numbers ("ddim:eta=0.5").
     guidance: w of x0 = weak + w*(strong - weak); 1 is the plain conditional model. weights: "ema" or "raw".
     clip: keep every predicted x0 in the range of the data (networks that predict eps need it).
     guidance_interval: guide only where low <= sigma/alpha <= high; None is everywhere. precision: of the network, the
     state is float32. engine: what runs the network, "torch" or one that `nirvana export` wrote.
     rule: how strong and weak make one x0, a name of `RULES` with its numbers ("apg:eta=0"). The weak branch is the
-    model without a label, or with the label `negative`, or as it was at the moment `autoguidance` of its training
-    ("1/8", or images). classifier: name and scale of one that steers as well ("fashion:scale=2").
-    interpolate: in place of pictures of their own seeds, so many steps from each such picture to the next one: picture
-    i lies at i/interpolate on the way through the pictures of `seed`, `seed + 1`, ... and their labels.
+    model without a condition, or with the label or prompt `negative`, or as it was at the moment `autoguidance` of its
+    training ("1/8", or images). classifier: name and scale of one that steers as well ("fashion:scale=2").
     version: as which the request is written; an old one has none of the fields that came later.
     Raises Refused on every value out of range.
     """
@@ -64,7 +66,9 @@ class SampleRequest:
     negative: str | None = None
     autoguidance: str | None = None
     classifier: str | None = None
-    interpolate: int | None = None
+    prompts: tuple[str, ...] = ()
+    to: str | None = None
+    to_seed: int | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -75,8 +79,6 @@ class SampleRequest:
             raise Refused(f"steps must be at most {MOST_STEPS}, got {self.steps}; 10 to 1000 is usual")
         if self.seed + self.n > SEEDS:
             raise Refused(f"seed must be in 0..2^63-1 for every picture, got {self.seed}..{self.seed + self.n - 1}")
-        if self.interpolate is not None:
-            whole("interpolate", self.interpolate, least=2)
         number("guidance", self.guidance)
         if self.guidance_interval is not None:
             _interval(self.guidance_interval)
@@ -84,13 +86,17 @@ class SampleRequest:
         parse("solver", text("solver", self.solver))
         if "w" in parse("rule", text("rule", self.rule)).values:
             raise Refused(f"the rule '{self.rule}' has a w of its own; give it as the guidance")
-        _optional("negative", self.negative)
+        if self.negative is not None:
+            _prompt("negative", text("negative", self.negative))
         if _optional("autoguidance", self.autoguidance) is not None:
             moment(cast(str, self.autoguidance))
         if _optional("classifier", self.classifier) is not None:
             parse("classifier", cast(str, self.classifier))
         for label in self.labels:
             text("label", label)
+        for prompt in self.prompts:
+            _prompt("prompt", prompt)
+        self._check_way()
         for name, known in (("weights", WEIGHTS), ("precision", PRECISIONS), ("engine", ENGINES)):
             if text(name, getattr(self, name)) not in known:
                 raise unknown(name, getattr(self, name), known)
@@ -103,17 +109,41 @@ class SampleRequest:
             if getattr(self, name) != value:
                 raise Refused(f"a request of version {self.version} has no '{name}'; make it of version {VERSION}")
 
+    def _check_way(self) -> None:
+        if self.to is not None:
+            _prompt("to", self.to)
+        if self.to_seed is not None and whole("to_seed", self.to_seed, least=0) == self.seed:
+            raise Refused(f"the way from seed {self.seed} leads to the same seed; give another one")
+        if self.way and self.n < 2:
+            end = f"seed {self.to_seed}" if self.to is None else f"'{self.to}'"
+            raise Refused(f"the way to {end} needs two pictures or more, got {self.n}; give n, such as 8")
+
+    @property
+    def way(self) -> bool:
+        """Whether the pictures lead from one to another."""
+        return self.to is not None or self.to_seed is not None
+
+    def share(self, i: int) -> float:
+        """How far along its way picture i lies: 0 at the first, 1 at the last."""
+        return i / (self.n - 1)
+
     def _later(self) -> dict[str, object]:
         """What this request's version does not have yet, and what it means there."""
         return {name: value for since in _SINCE if since > self.version for name, value in _SINCE[since].items()}
 
     def label(self, i: int) -> str | None:
-        """The class name of picture i, or of the picture where its stretch begins; None for a model without classes."""
-        return self.labels[i // (self.interpolate or 1) % len(self.labels)] if self.labels else None
+        """The class name of picture i; None for a model without classes."""
+        return self.labels[i % len(self.labels)] if self.labels else None
+
+    def prompt(self, i: int) -> str | None:
+        """The prompt of picture i; None where there is none."""
+        return self.prompts[i % len(self.prompts)] if self.prompts else None
 
     def seed_of(self, i: int) -> int:
-        """The seed of picture i, or of the picture where its stretch begins."""
-        return self.seed + i // (self.interpolate or 1)
+        """The seed of picture i: on a way the first one's, and that of its end for the last."""
+        if self.to_seed is not None and i == self.n - 1:
+            return self.to_seed
+        return self.seed if self.way else self.seed + i
 
     def batches(self) -> list[range]:
         """The pictures of each batch: [k*batch, (k+1)*batch), the last one cut at n."""
@@ -125,6 +155,7 @@ class SampleRequest:
         fields: dict[str, Json] = {
             **dataclasses.asdict(self),
             "labels": list(self.labels),
+            "prompts": list(self.prompts),
             "guidance": float(self.guidance),
             "guidance_interval": None if interval is None else [float(ratio) for ratio in interval],
         }
@@ -147,11 +178,16 @@ class SampleRequest:
         for name in known:
             if name not in fields:
                 raise Refused(f"the request lacks its field '{name}'; it is damaged or edited")
-        labels = fields["labels"]
+        labels, prompts = fields["labels"], fields["prompts"]
         if not isinstance(labels, list | tuple):
             raise Refused(f"labels must be a list of class names, got {labels!r}")
+        if not isinstance(prompts, list | tuple):
+            raise Refused(f"prompts must be a list of texts, got {prompts!r}")
         return SampleRequest(
             labels=tuple(text("label", label) for label in cast("list[object]", labels)),
+            prompts=tuple(_prompt("prompt", prompt) for prompt in cast("list[object]", prompts)),
+            to=None if fields["to"] is None else _prompt("to", fields["to"]),
+            to_seed=None if fields["to_seed"] is None else whole("to_seed", fields["to_seed"], least=0),
             n=whole("n", fields["n"], least=1),
             steps=whole("steps", fields["steps"], least=1),
             solver=text("solver", fields["solver"]),
@@ -168,7 +204,6 @@ class SampleRequest:
             negative=_optional("negative", fields["negative"]),
             autoguidance=_optional("autoguidance", fields["autoguidance"]),
             classifier=_optional("classifier", fields["classifier"]),
-            interpolate=None if fields["interpolate"] is None else whole("interpolate", fields["interpolate"], least=2),
             version=version,
         )
 
@@ -231,6 +266,17 @@ def text(name: str, value: object) -> str:
     """`value` if it is a non-empty string, else Refused."""
     if not isinstance(value, str) or not value:
         raise Refused(f"{name} must be a non-empty name, got {value!r}")
+    return value
+
+
+def _prompt(name: str, value: object) -> str:
+    """`value` if it is a text, the empty one too, that can be written down, else Refused."""
+    if not isinstance(value, str):
+        raise Refused(f"{name} must be a text, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{name} has bytes that are no text in UTF-8 ({value[:40]!a}); write it in UTF-8") from None
     return value
 
 

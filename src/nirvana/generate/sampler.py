@@ -15,11 +15,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from torch import nn
 
+from nirvana.condition import Reading
 from nirvana.diffusion.denoiser import Preconditioned
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.noise import SeededNoise
+from nirvana.diffusion.noise import Between, Noise, SeededNoise
 from nirvana.diffusion.sample import start, trajectory
-from nirvana.errors import Refused, nearest
+from nirvana.errors import Refused
+from nirvana.generate.asked import end_of
 from nirvana.generate.family import Parts
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
@@ -28,6 +30,7 @@ from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
 from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, solver_of
+from nirvana.generate.wanted import check_engine, check_whole, readings, subjects, wanted
 
 BATCH = 64
 BATCH_NUMBERS = 2**17
@@ -67,13 +70,18 @@ class PictureSampler(ABC, Generic[P]):
         return self.parts.conditioner.names
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """What pictures are of where nobody says: examples of captions, or the classes; empty for a model without."""
+        return subjects(self.parts.conditioner)
+
+    @property
     def batch(self) -> int:
         """How many pictures are computed at once, where nothing says otherwise."""
         return max(1, min(BATCH, BATCH_NUMBERS // math.prod(self.parts.shape)))
 
     def request(
         self,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
         label: str | Sequence[str] | None = None,
         n: int = 1,
@@ -92,11 +100,13 @@ class PictureSampler(ABC, Generic[P]):
         negative: str | None = None,
         autoguidance: str | None = None,
         classifier: str | None = None,
-        interpolate: int | None = None,
+        to: str | None = None,
+        strict: bool = False,
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
 
-        A w in the text of the rule is the guidance.
+        A w in the text of the rule is the guidance. to: "TEXT", "seed:S" or "TEXT seed:S". strict: refuse prompts that
+        are not read as one.
         """
         best = self.parts.recommended
         usual = best.steps if grid is None else steps_of(grid, best.steps)
@@ -106,11 +116,18 @@ class PictureSampler(ABC, Generic[P]):
             raise Refused(f"the guidance {guidance:g} and the w={w:g} of the rule are the same thing; give one of them")
         guidance = guidance if w is None else w
         if guidance is None:
-            recommended = best.guidance if self.labels else 1.0
+            recommended = best.guidance if self.subjects else 1.0
             guidance = default_guidance(rule, autoguidance is not None, recommended)
+        labels, prompts = wanted(self.parts.conditioner, self.where, prompt, label, self.names(classifier))
+        end, end_seed = end_of(to)
+        if to is not None and prompt is None and label is None:
+            labels, prompts = labels[:1], prompts[:1]  # a way has one beginning
         request = SampleRequest(
             n=n,
-            labels=self._labels(prompt, label, self.names(classifier)),
+            labels=labels,
+            prompts=prompts,
+            to=end,
+            to_seed=end_seed,
             steps=usual if steps is None else steps,
             solver=best.solver if solver is None else solver,
             grid=grid,
@@ -126,36 +143,24 @@ class PictureSampler(ABC, Generic[P]):
             negative=negative,
             autoguidance=autoguidance,
             classifier=classifier,
-            interpolate=interpolate,
         )
         self.check(request)
+        if strict:
+            check_whole(self.parts.conditioner, self.where, request)
         return request
 
-    def _labels(self, prompt: str | None, label: str | Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-        if prompt is not None and label is not None:
-            raise Refused(
-                f"both the prompt '{prompt}' and a label were given; this model takes labels: give one of them"
-            )
-        if prompt is not None and prompt not in known:
-            raise Refused(self._no_prompts(prompt))
-        chosen = prompt if label is None else label
-        if chosen is None:
-            return known
-        names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-        if not names:
-            raise Refused(
-                "an empty list of labels was given; name at least one, or leave it out for all of them in turn"
-            )
-        return names
+    def readings(self, request: SampleRequest) -> list[Reading]:
+        """How the model reads every text of `request`, each once; none for a model without texts."""
+        return readings(self.parts.conditioner, request)
 
-    def _no_prompts(self, prompt: str) -> str:
-        if not self.labels:
-            return f"{self.where} was trained without labels or captions; leave the prompt '{prompt}' out"
-        known = ", ".join(self.labels[:20]) + (", ..." if len(self.labels) > 20 else "")
-        return (
-            f"{self.where} knows labels, not prompts; '{prompt}' is none of them{nearest(prompt, self.labels)}"
-            f" (use --label with one of: {known})"
+    def noise(self, request: SampleRequest, batch: range, shape: Sequence[int]) -> Noise:
+        """The noise of the pictures `batch`, each of `shape`; on a way to another seed it lies between the two."""
+        if request.to_seed is None:
+            return SeededNoise([request.seed_of(i) for i in batch], shape, device=self.device)
+        begin, end = (
+            SeededNoise([seed] * len(batch), shape, device=self.device) for seed in (request.seed, request.to_seed)
         )
+        return Between(begin, end, [request.share(i) for i in batch])
 
     def pictures(self, request: SampleRequest) -> UInt8[ndarray, "n h w c"]:
         """The finished pictures of `request`."""
@@ -201,15 +206,12 @@ class Sampler(PictureSampler[ModelParts]):
 
     def check(self, request: SampleRequest) -> None:
         """Refused where this model cannot do `request`: solver, grid, labels, guidance, engine."""
-        if request.interpolate is not None:
-            raise Refused(
-                f"{self.where} is a diffusion model, which has no latent vectors to go between; leave interpolate out"
-            )
         if request.grid == SEARCHED:
             check_search(request)
         else:
             self.levels(request)
         self.steering(request)
+        check_engine(self.parts.conditioner, request)
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""
@@ -248,7 +250,7 @@ class Sampler(PictureSampler[ModelParts]):
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         for batch in batches:
-            noise = SeededNoise([request.seed + i for i in batch], parts.shape, device=self.device)
+            noise = self.noise(request, batch, parts.shape)
             # Entered anew for every step: a context manager held across a yield would leak into the caller.
             with quiet():
                 denoiser, cond = steering.conditioned(batch)

@@ -60,10 +60,20 @@ def settled(
 def _warm(sampler: Sampler, request: SampleRequest) -> SampleRequest:
     """The request whose walks the grid is found on: what steers the model is as asked for, the rest is always the same.
 
-    A model with classes walks to all of them in turn, so one grid serves every label.
+    A model with classes or texts walks to all of them (or of its examples) in turn, so one grid serves all.
     """
-    labels = sampler.labels or request.labels
-    return dataclasses.replace(request, n=TRAJECTORIES, batch=TRAJECTORIES, seed=_SEED, labels=labels)
+    prompts = sampler.parts.conditioner.prompts
+    labels = request.labels if prompts else sampler.labels or request.labels
+    return dataclasses.replace(
+        request,
+        n=TRAJECTORIES,
+        batch=TRAJECTORIES,
+        seed=_SEED,
+        labels=labels,
+        prompts=sampler.subjects if prompts else (),
+        to=None,
+        to_seed=None,
+    )
 
 
 def _found(sampler: Sampler, warm: SampleRequest, progress: Callable[[int, int], None] | None) -> str:

@@ -28,6 +28,7 @@ FIELDS: Mapping[str, type] = {
     "guidance": float,
     "seed": int,
     "label": str,
+    "prompt": str,
     "solver": str,
     "grid": str,
     "weights": str,
@@ -59,6 +60,8 @@ class Axis:
         value = self.values[i]
         if self.field == "label":
             return dataclasses.replace(request, labels=(str(value),))
+        if self.field == "prompt":
+            return dataclasses.replace(request, prompts=(str(value),))
         if self.field in OPTIONAL and value == "none":
             value = None
         elif self.field == "guidance_interval":
@@ -73,11 +76,13 @@ class Axis:
 def axis(text: str) -> Axis:
     """The axis written as "steps=4,8,16", "guidance_interval=none,0.2:5" or "rule=cfg:w=3,apg:w=6,eta=0".
 
+    Texts with commas are put between bars: "prompt=a cat, asleep|a dog".
     Refused on an unknown field or a value of the wrong type.
     """
     field, _, listed = text.partition("=")
     field = field.strip()
-    values = whole(listed) if field in WITH_NUMBERS else [value.strip() for value in listed.split(",")]
+    bar = "|" if "|" in listed else ","
+    values = whole(listed) if field in WITH_NUMBERS else [value.strip() for value in listed.split(bar)]
     if field not in FIELDS:
         raise unknown("field of a sheet", field, FIELDS)
     if not all(values):

@@ -24,12 +24,20 @@ from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
 from nirvana.generate.request import flag, number, text, whole
-from nirvana.nn import UNet, UNetConfig
+from nirvana.nn import DiT, DiTConfig, UNet, UNetConfig
 
 T = TypeVar("T")
 
 Spec = Mapping[str, object]
 """JSON: what `run.json` has under "model"."""
+
+NetworkConfig = UNetConfig | DiTConfig
+
+NETWORKS: Mapping[str, tuple[type[NetworkConfig], type[UNet | DiT]]] = {
+    "unet": (UNetConfig, UNet),
+    "dit": (DiTConfig, DiT),
+}
+"""Kind -> the dataclass of its numbers, and the network."""
 
 _REQUIRED = (
     "network",
@@ -131,37 +139,40 @@ def build(spec: Spec) -> ModelParts:
     )
 
 
-def network_spec(config: UNetConfig) -> dict[str, Json]:
+def network_spec(config: NetworkConfig) -> dict[str, Json]:
     """The "network" entry of a description."""
     values = dataclasses.asdict(config)
     return {
-        "kind": "unet",
+        "kind": next(kind for kind, (made_of, _) in NETWORKS.items() if isinstance(config, made_of)),
         **{name: list(cast("tuple[int, ...]", v)) if isinstance(v, tuple) else v for name, v in values.items()},
     }
 
 
-def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned: bool) -> UNet:
+def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned: bool) -> UNet | DiT:
     values = dict(spec)
-    kind = values.pop("kind", None)
-    if kind != "unet":
-        raise unknown("network", str(kind), ("unet",))
-    known = [field.name for field in dataclasses.fields(UNetConfig)]
+    kind = str(values.pop("kind", None))
+    if kind not in NETWORKS:
+        raise unknown("network", kind, NETWORKS)
+    made_of, network = NETWORKS[kind]
+    known = [field.name for field in dataclasses.fields(made_of)]
     for name, value in values.items():
         if name not in known:
             raise Refused(f"the network has an unknown entry '{name}'{nearest(name, known)}")
         if isinstance(value, list):
             values[name] = tuple(cast("list[int]", value))
     try:
-        config = UNetConfig(**cast("dict[str, int]", values))  # pyright: ignore[reportArgumentType]
+        config = made_of(**cast("dict[str, int]", values))  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError) as error:
         raise Refused(f"the network of the model's description cannot be built ({error})") from None
-    wanted = (shape[0], shape[0] * (2 if learned else 1), conditioner.dim)
-    if (config.channels, config.out_channels, config.vector_dim) != wanted or config.dims != len(shape) - 1:
+    wanted = (shape[0], shape[0] * (2 if learned else 1), conditioner.dim, conditioner.token_dim)
+    found = (config.channels, config.out_channels, config.vector_dim, config.token_dim)
+    if found != wanted or config.dims != len(shape) - 1:
         raise Refused(
-            f"the network's channels {config.channels} -> {config.out_channels}, dims {config.dims} and vector_dim"
-            f" {config.vector_dim} do not fit the shape {list(shape)} and the conditioner's dim {conditioner.dim}"
+            f"the network's channels {config.channels} -> {config.out_channels}, dims {config.dims}, vector_dim"
+            f" {config.vector_dim} and token_dim {config.token_dim} do not fit the shape {list(shape)} and the"
+            f" conditioner's dim {conditioner.dim} and token_dim {conditioner.token_dim}"
         )
-    return UNet(config)
+    return network(config)  # pyright: ignore[reportArgumentType]
 
 
 def _schedule(spec: Spec) -> tuple[Schedule, Chain | None]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.condition import LabelConditioner
+from nirvana.condition import Conditioner
 from nirvana.diffusion.denoiser import Cond, Denoiser, Preconditioned
 from nirvana.diffusion.guidance import RULES, ClassifierGuided, Clipped, Composed, Guided, Interval, Rule, WithCond
 from nirvana.diffusion.guidance.classifier import Reads
 from nirvana.diffusion.level import Coefficient, Level
 from nirvana.diffusion.solver import SOLVERS, Ancestral, Solver
 from nirvana.errors import Refused
+from nirvana.generate.asked import Ask, Asked, asked, prompts_in
+from nirvana.generate.conditions import Conditions
 from nirvana.generate.labels import Mixture, mixture
 from nirvana.generate.named import made, parse
 from nirvana.generate.request import SampleRequest
@@ -104,6 +107,7 @@ class Steering:
     def __post_init__(self) -> None:
         self._check_solver()
         self._check_labels()
+        self._check_prompts()
         self._check_branches()
         if self.guide is not None:
             self._check_guide(self.guide.classifier)
@@ -115,48 +119,48 @@ class Steering:
 
     def conditioned(self, batch: range) -> tuple[Denoiser, Cond]:
         """The denoiser for the pictures `batch` of the request, and the condition it is called with."""
-        mixtures = [mixture(cast(str, self.request.label(i)), self.names) for i in batch] if self.names else []
-        denoiser, cond = self._guided(mixtures)
+        denoiser, cond = self._guided(batch)
         if self.guide is not None:
-            denoiser = self.guide.around(denoiser, mixtures)
+            denoiser = self.guide.around(
+                denoiser, [mixture(cast(str, self.request.label(i)), self.names) for i in batch]
+            )
         # The range is kept after guidance, which leaves it.
         return (Clipped(denoiser, *self.parts.codec.bounds) if self.request.clip else denoiser), cond
 
-    def _guided(self, mixtures: Sequence[Mixture]) -> tuple[Denoiser, Cond]:
+    def _guided(self, batch: range) -> tuple[Denoiser, Cond]:
         conditioner, rule = self.parts.conditioner, rule_of(self.request)
-        if not isinstance(conditioner, LabelConditioner):
+        if not conditional(conditioner):
             return (self.denoiser if self.weak is None else Guided((self.denoiser, self.weak.denoiser), rule)), {}
-        conds, weights = self._columns(conditioner, mixtures)
-        strong = (WithCond(self.denoiser, cond) for cond in conds)
+        asks = [asked(self.request, i, conditioner.names, conditioner.prompts) for i in batch]
+        columns, weights = _columns(asks)
+        # The negative one among them: conditions that are made together have the same shapes, and run in one call.
+        conds = self._conditions.of([*columns, *([ask] * len(batch) for ask in self._avoided)])
+        strong = (WithCond(self.denoiser, cond) for cond in conds[: len(columns)])
         if weights != [1.0]:
             rule = Composed(tuple(weights), rule)
-        return Guided((*strong, self._weak_branch(conditioner, conds[0], mixtures)), rule), conds[0]
+        return Guided((*strong, self._weak_branch(conds, columns[0])), rule), conds[0]
 
-    def _weak_branch(self, conditioner: LabelConditioner, cond: Cond, mixtures: Sequence[Mixture]) -> WithCond:
+    def _weak_branch(self, conds: Sequence[Cond], first: Sequence[Ask]) -> WithCond:
         if self.weak is not None:
-            return WithCond(self.weak.denoiser, self._columns(self.weak.conditioner, mixtures)[0][0])
-        if self.request.negative is not None:
-            rows = torch.full((len(mixtures),), conditioner.index(self.request.negative), device=self.device)
-            return WithCond(self.denoiser, conditioner(rows))
-        return WithCond(self.denoiser, conditioner.null(cond))
+            return WithCond(self.weak.denoiser, self._weak_conditions.of([first])[0])
+        weak = conds[-1] if self._avoided else self.parts.conditioner.null(conds[0])
+        return WithCond(self.denoiser, weak)
 
-    def _columns(
-        self, conditioner: Callable[[Tensor], Cond], mixtures: Sequence[Mixture]
-    ) -> tuple[list[Cond], list[Coefficient]]:
-        """The condition and weight of the first class of every picture, of the second, ...: 0 where it has no such one.
+    @cached_property
+    def _conditions(self) -> Conditions:
+        return Conditions(self.parts.conditioner, self.device)
 
-        A weight is a number where it is the same for all.
-        """
-        conds: list[Cond] = []
-        weights: list[Coefficient] = []
-        for column in range(max(map(len, mixtures))):
-            chosen = [one[column] if column < len(one) else (one[0][0], 0.0) for one in mixtures]
-            rows = [self.parts.conditioner.index(name) for name, _ in chosen]
-            conds.append(conditioner(torch.tensor(rows, device=self.device)))
-            numbers = [weight for _, weight in chosen]
-            same = len(set(numbers)) == 1
-            weights.append(numbers[0] if same else torch.tensor(numbers, dtype=torch.float64))
-        return conds, weights
+    @cached_property
+    def _weak_conditions(self) -> Conditions:
+        return Conditions(cast(ModelParts, self.weak).conditioner, self.device)
+
+    @property
+    def _avoided(self) -> list[Ask]:
+        """What to lead away from: a text, or a class where the model takes no texts."""
+        negative = self.request.negative
+        if negative is None:
+            return []
+        return [Ask(None, negative) if self.parts.conditioner.prompts else Ask(negative, "")]
 
     def _check_solver(self) -> None:
         solver, rule = solver_of(self.request), rule_of(self.request)
@@ -172,11 +176,12 @@ class Steering:
             )
 
     def _check_labels(self) -> None:
+        conditioner = self.parts.conditioner
         if not self.names:
             for label in self.request.labels:
-                self.parts.conditioner.index(label)
+                conditioner.index(label)
             return
-        if not self.request.labels:
+        if not self.request.labels and (self.guide is not None or not conditioner.prompts):
             raise Refused(f"{self.where} needs labels, and the request has none; name some of: {', '.join(self.names)}")
         for label in self.request.labels:
             several = len(mixture(label, self.names)) > 1
@@ -185,18 +190,32 @@ class Steering:
                     f"the label '{label}' is made with the plain model, autoguidance goes without; use one of the two"
                 )
 
+    def _check_prompts(self) -> None:
+        request, conditioner = self.request, self.parts.conditioner
+        if request.prompts and not conditioner.prompts:
+            raise Refused(f"{self.where} was not trained on captions; leave the prompt '{request.prompts[0]}' out")
+        if conditioner.prompts and not request.prompts:
+            raise Refused(f'{self.where} needs prompts, and the request has none; give one, or "" for none')
+        if request.to is not None and not conditional(conditioner):
+            raise Refused(f"{self.where} was trained without labels or captions; leave the way to '{request.to}' out")
+        mixed = [prompt for prompt in request.prompts if len(prompts_in(prompt)) > 1]
+        if self.weak is not None and (mixed or request.to is not None):
+            raise Refused("mixtures are made with the plain model, autoguidance goes without; use one of the two")
+        if request.to is not None and not conditioner.prompts:
+            mixture(request.to, self.names)
+
     def _check_branches(self) -> None:
-        request = self.request
-        asked = request.guidance != 1 or request.guidance_interval is not None or request.rule != "cfg"
-        if not self.parts.conditioner.names and self.weak is None and (asked or request.negative is not None):
+        request, conditioner = self.request, self.parts.conditioner
+        guided = request.guidance != 1 or request.guidance_interval is not None or request.rule != "cfg"
+        if not conditional(conditioner) and self.weak is None and (guided or request.negative is not None):
             raise Refused(
-                f"{self.where} was trained without labels, so there is nothing to guide; leave guidance at 1, or guide"
-                " it by an earlier moment of its training (autoguidance)"
+                f"{self.where} was trained without labels or captions, so there is nothing to guide; leave guidance at"
+                " 1, or guide it by an earlier moment of its training (autoguidance)"
             )
         if request.negative is not None and self.weak is not None:
             raise Refused("negative and autoguidance are two things to lead away from; give one of them")
-        if request.negative is not None:
-            self.parts.conditioner.index(request.negative)
+        if request.negative is not None and not conditioner.prompts:
+            conditioner.index(request.negative)
         if self.weak is not None and request.engine != "torch":
             raise Refused(f"autoguidance runs weights that the engine '{request.engine}' does not have; use 'torch'")
 
@@ -213,6 +232,26 @@ class Steering:
                     raise Refused(f"the classifier does not know the label '{name}' (known: {known})")
         if classifier.reads == "x0" and self.request.engine != "torch":
             raise Refused(f"the engine '{self.request.engine}' gives no gradients for a classifier; use 'torch'")
+
+
+def conditional(conditioner: Conditioner) -> bool:
+    """Whether a model with this conditioner is told anything of its pictures."""
+    return bool(conditioner.names) or conditioner.prompts
+
+
+def _columns(asks: Sequence[Asked]) -> tuple[list[list[Ask]], list[Coefficient]]:
+    """The first thing and weight of every picture, the second, ...: weight 0 where a picture has no such one.
+
+    A weight is a number where it is the same for all.
+    """
+    columns: list[list[Ask]] = []
+    weights: list[Coefficient] = []
+    for column in range(max(map(len, asks))):
+        chosen = [one[column] if column < len(one) else (one[0][0], 0.0) for one in asks]
+        columns.append([ask for ask, _ in chosen])
+        numbers = [weight for _, weight in chosen]
+        weights.append(numbers[0] if len(set(numbers)) == 1 else torch.tensor(numbers, dtype=torch.float64))
+    return columns, weights
 
 
 def class_names(parts: ModelParts, guide: Guide | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,25 @@ class Sinusoidal(nn.Module):
     def forward(self, x: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         phase = x.to(self.frequencies.dtype)[:, None] * self.frequencies
         return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+class Positions(nn.Module):
+    """Where each cell lies: [sinusoidal(1000 place/size)] of every dimension, (n, width) for n cells, first row first.
+
+    A place is the middle of its cell, so that another size of picture has the same places. What is left of the width is
+    0. Source: as `Sinusoidal`.
+    """
+
+    def __init__(self, dims: int, width: int) -> None:
+        super().__init__()
+        self.features = Sinusoidal(2 * (width // (2 * dims)))
+        self.rest = width % (2 * dims)
+
+    def forward(self, sizes: Sequence[int]) -> Float[Tensor, "n width"]:
+        device = self.features.frequencies.device
+        lines = [1000 * (torch.arange(size, device=device) + 0.5) / size for size in sizes]
+        axes = torch.meshgrid(*lines, indexing="ij")
+        return nn.functional.pad(torch.cat([self.features(axis.flatten()) for axis in axes], dim=1), (0, self.rest))
 
 
 class Embedding(nn.Module):

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from nirvana.nn.attention import CrossAttention, SelfAttention
-from nirvana.nn.embedding import Embedding
+from nirvana.nn.attention import CrossAttention, SelfAttention, token_entry
+from nirvana.nn.embedding import Embedding, Positions
 from nirvana.nn.layers import (
     MEMORY_FORMATS,
     Downsample,
@@ -33,9 +33,10 @@ class UNetConfig:
     channels, out_channels: of the picture and of the result (learned variance asks for twice as many).
     dims: spatial dimensions, 1 (sound), 2 (pictures) or 3 (video). width: channels at the finest level; `multipliers`
     scale it level by level, each level half the size of the one before. blocks: residual blocks a level.
-    attention: the levels (0 is the finest) that have attention over cells, and over tokens where token_dim > 0.
+    attention: the levels (0 is the finest) that have attention over cells, and (every second stage) over tokens.
     stem: side of the cells that are moved into channels first, so that 64 px at stem 2 cost what 32 px do.
     vector_dim, token_dim, concat_channels: sizes of the condition slots; 0 means the network has no such slot.
+    positions: add to every cell where it lies, for conditions that say where something is ("on the left").
     Raises ValueError where a number is out of range.
     """
 
@@ -53,6 +54,7 @@ class UNetConfig:
     vector_dim: int = 0
     token_dim: int = 0
     concat_channels: int = 0
+    positions: bool = False
 
     def __post_init__(self) -> None:
         positive = ("channels", "out_channels", "width", "blocks", "stem", "head_width", "group_width")
@@ -69,6 +71,11 @@ class UNetConfig:
             raise ValueError(f"U-Net: dropout must lie in [0, 1), not {self.dropout}")
         if min(self.vector_dim, self.token_dim, self.concat_channels) < 0:
             raise ValueError("U-Net: the size of a condition slot cannot be negative")
+
+    @property
+    def token_width(self) -> int:
+        """Tokens enter once, and are as wide inside as the coarsest level."""
+        return self.width * self.multipliers[-1]
 
     @property
     def stride(self) -> int:
@@ -101,14 +108,17 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block, then attention over cells and over tokens where the level has them."""
+    """A residual block, then attention over cells where the level has it, and over tokens where the stage `reads`."""
 
-    def __init__(self, config: UNetConfig, inputs: int, outputs: int, embedding: int, attention: bool) -> None:
+    def __init__(
+        self, config: UNetConfig, inputs: int, outputs: int, embedding: int, attention: bool, reads: bool
+    ) -> None:
         super().__init__()
         self.block = ResidualBlock(config, inputs, outputs, embedding)
         heads = (config.head_width, config.group_width)
         self.cells = SelfAttention(outputs, *heads) if attention else None
-        self.tokens = CrossAttention(outputs, config.token_dim, *heads) if attention and config.token_dim else None
+        reads = reads and attention and config.token_dim > 0
+        self.tokens = CrossAttention(outputs, config.token_width, *heads, config.dims) if reads else None
 
     def forward(
         self,
@@ -123,6 +133,11 @@ class Stage(nn.Module):
         if self.tokens is not None and tokens is not None:
             x = self.tokens(x, tokens, mask)
         return x
+
+
+def reads(stage: int, stages: int) -> bool:
+    """Whether a stage of a level attends to the tokens of a text: every second one does, the last among them."""
+    return (stages - 1 - stage) % 2 == 0
 
 
 class UNet(nn.Module):
@@ -143,6 +158,8 @@ class UNet(nn.Module):
         widths = [config.width * multiplier for multiplier in config.multipliers]
         self.embedding = Embedding(2 * config.width, embedding, config.vector_dim)
         self.stem = conv(dims, (config.channels + config.concat_channels) * cells, widths[0])
+        self.positions = Positions(dims, widths[0]) if config.positions else None
+        self.tokens = token_entry(config.token_dim, config.token_width) if config.token_dim else None
         self.encoder = nn.ModuleList()
         self.down = nn.ModuleList()
         skips = [widths[0]]
@@ -152,22 +169,24 @@ class UNet(nn.Module):
                 skips.append(width)
             attention = level in config.attention
             self.encoder.append(
-                nn.ModuleList(Stage(config, width, width, embedding, attention) for _ in range(config.blocks))
+                nn.ModuleList(
+                    Stage(config, width, width, embedding, attention, reads(i, config.blocks))
+                    for i in range(config.blocks)
+                )
             )
             skips += [width] * config.blocks
         deepest = len(widths) - 1 in config.attention
         self.middle = nn.ModuleList(
-            Stage(config, widths[-1], widths[-1], embedding, deepest and i == 0) for i in range(2)
+            Stage(config, widths[-1], widths[-1], embedding, deepest and i == 0, True) for i in range(2)
         )
         self.decoder = nn.ModuleList()
         self.up = nn.ModuleList()
         channels = widths[-1]
         for level in reversed(range(len(widths))):
             stages = nn.ModuleList()
-            for _ in range(config.blocks + 1):
-                stages.append(
-                    Stage(config, channels + skips.pop(), widths[level], embedding, level in config.attention)
-                )
+            for i in range(config.blocks + 1):
+                inputs, attention = channels + skips.pop(), level in config.attention
+                stages.append(Stage(config, inputs, widths[level], embedding, attention, reads(i, config.blocks + 1)))
                 channels = widths[level]
             self.decoder.append(stages)
             if level:
@@ -195,7 +214,10 @@ class UNet(nn.Module):
             x = torch.cat([x, cond["concat"].to(x.dtype)], dim=1)
         x = unshuffle(pad_to_multiple(x, config.stride), config.stem)
         x = self.stem(x.contiguous(memory_format=MEMORY_FORMATS[config.dims]))
-        context = (self.embedding(noise, cond.get("vector")), cond.get("tokens"), cond.get("tokens_mask"))
+        if self.positions is not None:
+            x = x + self.positions(x.shape[2:]).T.unflatten(1, x.shape[2:]).to(x.dtype)
+        tokens = None if self.tokens is None else self.tokens(cond["tokens"])
+        context = (self.embedding(noise, cond.get("vector")), tokens, cond.get("tokens_mask"))
         skips = [x, *self._encode(x, context)]
         x = skips[-1]
         for stage in self.middle:

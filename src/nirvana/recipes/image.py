@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from nirvana.data import DEFAULT_SIZE, Dataset, open_data
+from nirvana.data.decisions import STORED, Decisions, read_decisions, stored
 from nirvana.diffusion import Objective
-from nirvana.errors import Refused, unknown
+from nirvana.errors import unknown
 from nirvana.files import Json
-from nirvana.generate.family import Parts, family_of, model_parts
+from nirvana.generate.family import model_parts
 from nirvana.generate.latent import any_sampler
 from nirvana.generate.latent_spec import GanParts, VaeParts
 from nirvana.generate.model import find
@@ -26,12 +27,14 @@ from nirvana.generate.sampler import PictureSampler
 from nirvana.generate.spec import ModelParts
 from nirvana.latent import Evidence, Relativistic
 from nirvana.modality import grid, to_png_bytes
+from nirvana.recipes.descent import descended, descended_weights, take_over
+from nirvana.recipes.descent import freeze as frozen
 from nirvana.recipes.older import AdversarialTask, VariationalTask
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
+from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
 from nirvana.recipes.task import DiffusionTask, PictureBatches, PictureTask
-from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
@@ -58,8 +61,8 @@ class Training:
 
     @property
     def parameters(self) -> int:
-        """Of all that is trained."""
-        return sum(tensor.numel() for phase in self.task.phases for tensor in phase.parameters.values())
+        """Of the networks and the conditioner."""
+        return sum(parameter.numel() for parameter in self.task.modules.parameters())
 
     @property
     def passes(self) -> float:
@@ -71,12 +74,13 @@ class Training:
         return train(self.task, self.batches, self.run.plan, self.run, Hooks(sample=self._grid))
 
     def _grid(self, weights: Mapping[str, Tensor], images: int) -> bytes:
-        """Pictures of fixed seeds with the averaged weights: a column a class, three rows."""
+        """Pictures of fixed seeds with the averaged weights: a column a class or a caption, three rows."""
         del images
         sampler, request = _grid_request(self.run.model_spec, weights, self.task.device, str(self.run.path))
         pictures = sampler.pictures(request)
         columns = request.n // _GRID_ROWS
-        return to_png_bytes(np.asarray(grid(pictures, columns=columns, column_labels=list(request.labels) or None)))
+        named = list(request.prompts or request.labels) or None
+        return to_png_bytes(np.asarray(grid(pictures, columns=columns, column_labels=named)))
 
 
 def _grid_request(
@@ -85,8 +89,9 @@ def _grid_request(
     parts = model_parts(spec)
     parts.load(weights, where)
     sampler = any_sampler(parts, device, where)
-    columns = min(_GRID_COLUMNS, len(sampler.labels) or 8)
-    return sampler, replace(sampler.request(n=_GRID_ROWS * columns), labels=sampler.labels[:columns])
+    columns = min(_GRID_COLUMNS, len(sampler.subjects) or 8)
+    request = sampler.request(n=_GRID_ROWS * columns)
+    return sampler, replace(request, labels=request.labels[:columns], prompts=request.prompts[:columns])
 
 
 def prepare(
@@ -97,38 +102,46 @@ def prepare(
     allow_bad: bool = False,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
+    encoding: Callable[[int, int], None] = lambda _done, _total: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Training:
     """Open the data, plan, and create the run folder `out`, or take up the unfinished run there.
 
-    `say` hears what takes a while. Refused, with no folder made, for whatever the user can mend.
+    `progress` hears how many pictures are read, `encoding` how many captions are encoded, `say` what takes a while.
+    Refused, with no folder made, for whatever the user can mend.
     """
     if order.recipe not in RECIPES:
         raise unknown("recipe", order.recipe, RECIPES)
     begun_at, device = time.monotonic(), pick_device(order.device)
-    reader = partial(open_data, order.source, allow_bad=allow_bad, progress=progress)
+    asked = order.condition in ("captions", "both")
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
+    decisions = _decisions(begun, order)
+    reader = partial(
+        open_data, order.source, allow_bad=allow_bad, captions=asked, progress=progress, decisions=decisions
+    )
     parent = None
     # Once a checkpoint is there, the run it started from is not needed any more.
     if order.start is not None and (begun is None or begun.latest() is None):
         parent = RunFolder.open(find(order.start))
     if begun is not None:
-        return _resumed(begun, order, reader, device, parent, command)
+        return _resumed(begun, order, reader, device, parent, command, encoding, decisions)
     data = reader(size=order.size)
+    subject = subject_of(order, data, parent)
+    remember(subject, data, encoding)
     say("measuring this machine")
-    planner = _planner(order, data, device, parent, begun_at)
+    planner = _planner(order, data, subject, device, parent, begun_at)
     size = _better_size(planner, order)
     if size != data.images.shape[1]:
         data = reader(size=size)
-        planner = _planner(order, data, device, parent, begun_at)
+        planner = _planner(order, data, subject, device, parent, begun_at)
     planned = planner.plan()
-    start = None if parent is None else _descended_weights(parent, _facts(data, None))
+    start = None if parent is None else descended_weights(parent, _facts(data, subject))
     # The model is built before its folder: nothing is left behind where that fails.
-    task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start)
+    task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start, order.freeze)
     run = RunFolder.open_or_create(
-        out, order.to_json(), planned.plan, data.manifest.to_json(), planned.recipe.model, command, fresh=fresh
+        out, order.to_json(), planned.plan, _manifest(data, decisions), planned.recipe.model, command, fresh=fresh
     )
-    batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip)
+    batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip, wording=subject.wording)
     return Training(run, data, task, batches, planned.forecast)
 
 
@@ -139,31 +152,51 @@ def _resumed(
     device: torch.device,
     parent: RunFolder | None,
     command: str,
+    encoding: Callable[[int, int], None],
+    decisions: Decisions | None,
 ) -> Training:
     """The training that `run` holds. Its plan stands: what a budget in minutes allows was measured once."""
     size = cast("list[int]", run.model_spec["shape"])[-1] if order.size is None else order.size
     data = reader(size=size)
     same = RunFolder.open_or_create(
-        run.path, order.to_json(), run.plan, data.manifest.to_json(), run.model_spec, command
+        run.path, order.to_json(), run.plan, _manifest(data, decisions), run.model_spec, command
     )
-    facts = _facts(data, None)
+    subject = subject_in(same.model_spec, same.config)
+    remember(subject, data, encoding)
+    facts = _facts(data, subject)
     recipe = RECIPES[order.recipe](facts)
-    start = None if parent is None else _descended_weights(parent, facts)
-    task = make_task(recipe, same.model_spec, same.plan, device, start)
-    return Training(same, data, task, PictureBatches(data, same.plan.seed, flip=recipe.flip), None)
+    start = None if parent is None else descended_weights(parent, facts)
+    task = make_task(recipe, same.model_spec, same.plan, device, start, order.freeze)
+    batches = PictureBatches(data, same.plan.seed, flip=recipe.flip, wording=subject.wording)
+    return Training(same, data, task, batches, None)
 
 
-def _facts(data: Dataset, width: int | None) -> Facts:
-    names = data.names if data.labels is not None else ()
-    facts = Facts(data.images.shape[1], data.images.shape[3], names)
+def _decisions(begun: RunFolder | None, order: Order) -> Decisions | None:
+    """Those that a run began with; of a new one, those in the manifest it is ordered to obey."""
+    if begun is not None and order.manifest is not None:
+        return stored(begun.data)
+    return None if order.manifest is None else read_decisions(Path(order.manifest).expanduser())
+
+
+def _manifest(data: Dataset, decisions: Decisions | None) -> dict[str, Json]:
+    """What the run folder holds about its data."""
+    manifest = data.manifest.to_json()
+    return manifest if decisions is None else {**manifest, STORED: decisions.to_json()}
+
+
+def _facts(data: Dataset, subject: Subject, width: int | None = None) -> Facts:
+    size, channels = data.images.shape[1], data.images.shape[3]
+    facts = Facts(size, channels, subject.names, encoder=subject.encoder, examples=subject.examples)
     return facts if width is None else replace(facts, width=width)
 
 
-def _planner(order: Order, data: Dataset, device: torch.device, parent: RunFolder | None, begun_at: float) -> Planner:
+def _planner(
+    order: Order, data: Dataset, subject: Subject, device: torch.device, parent: RunFolder | None, begun_at: float
+) -> Planner:
     def make(width: int | None) -> Recipe:
-        facts = _facts(data, width)
+        facts = _facts(data, subject, width)
         recipe = RECIPES[order.recipe](facts)
-        return recipe if parent is None else replace(recipe, model=_descended(recipe, parent, facts))
+        return recipe if parent is None else replace(recipe, model=descended(recipe, parent, facts))
 
     def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
         sampler, request = _grid_request(recipe.model, weights, device, "a trial")
@@ -173,9 +206,9 @@ def _planner(order: Order, data: Dataset, device: torch.device, parent: RunFolde
         return (time.perf_counter() - started) * request.steps / tried
 
     def task(recipe: Recipe, plan: TrainPlan) -> PictureTask:
-        return make_task(recipe, recipe.model, plan, device)
+        return make_task(recipe, recipe.model, plan, device, freeze=order.freeze)
 
-    return Planner(order, data, make, task, draw, device, begun_at)
+    return Planner(order, data, make, task, draw, device, begun_at, subject.wording)
 
 
 def _better_size(planner: Planner, order: Order) -> int:
@@ -192,12 +225,17 @@ def make_task(
     plan: TrainPlan,
     device: torch.device,
     start: Mapping[str, Tensor] | None = None,
+    freeze: Sequence[str] = (),
 ) -> PictureTask:
-    """The task of `recipe` with weights drawn from the seed, or taken from `start` where names and shapes fit."""
+    """The task of `recipe` with weights drawn from the seed, or taken from `start` where names and shapes fit.
+
+    freeze: the parts that keep them.
+    """
     with seeded(torch.device("cpu"), plan.seed, "weights"):
         parts = model_parts(spec)
     if start is not None:
-        _take_over(parts, start)
+        take_over(parts, start)
+    frozen(parts, freeze)
     parts.modules().to(device)
     decay, compile = recipe.weight_decay, plan.compile
     match parts, recipe.objective(parts):
@@ -209,59 +247,3 @@ def make_task(
             return VariationalTask(parts, objective, weight_decay=decay, compile=compile)
         case _, objective:
             raise ValueError(f"{type(objective).__name__} is no objective for {type(parts).__name__}")
-
-
-def _descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json]:
-    """The description of a model that starts from `parent`: its network and levels, these classes and this size."""
-    before = parent.model_spec
-    shape = cast("list[int]", before["shape"])
-    if shape[0] != facts.channels:
-        raise Refused(
-            f"{parent.path} makes pictures of {shape[0]} channels, and these have {facts.channels};"
-            " start from a run of the same kind of pictures, or leave --from out"
-        )
-    for name in ("family", "parameterization", "native", "c_in", "c_noise", "schedule", "learned_variance", "latent"):
-        if before.get(name) != recipe.model.get(name):
-            raise Refused(
-                f"{parent.path} was trained with {name} {before.get(name)}, and the recipe has"
-                f" {recipe.model.get(name)}; choose the recipe it was trained with"
-            )
-    vector = cast("Mapping[str, Json]", recipe.model["network"])["vector_dim"]
-    network = {**cast("Mapping[str, Json]", before["network"]), "vector_dim": vector}
-    if family_of(before) == "diffusion":
-        return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
-    if shape[-1] != facts.size:
-        raise Refused(
-            f"{parent.path} makes pictures of {shape[-1]} pixels, these have {facts.size}, its network has one size;"
-            f" give --size {shape[-1]}"
-        )
-    return {**recipe.model, "network": network}
-
-
-def _descended_weights(parent: RunFolder, facts: Facts) -> dict[str, Tensor]:
-    """The averaged weights of `parent`, the rows of its label table named by these classes."""
-    weights = dict(load_weights(parent))
-    conditioner = cast("Mapping[str, Json]", parent.model_spec["conditioner"])
-    known = cast("list[str]", conditioner.get("names", []))
-    for name in [name for name in weights if name.endswith(_TABLE)]:
-        table = weights.pop(name)
-        weights[f"{name}/null"] = table[-1]
-        for row, label in enumerate(facts.names):
-            if label in known:
-                weights[f"{name}/{row}"] = table[known.index(label)]
-    return weights
-
-
-_TABLE = "conditioner.embedding.weight"
-
-
-def _take_over(parts: Parts, start: Mapping[str, Tensor]) -> None:
-    """Copy `start` into the model. A class the parent did not know begins at the parent's null class."""
-    own = parts.modules().state_dict()
-    for name, tensor in own.items():
-        if f"{name}/null" in start:
-            null = start[f"{name}/null"]
-            rows = [start.get(f"{name}/{row}", null) for row in range(len(tensor) - 1)]
-            tensor.copy_(torch.stack([*rows, null]))
-        elif name in start and start[name].shape == tensor.shape:
-            tensor.copy_(start[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nirvana.errors import Refused
+from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 
 DEFAULT_MINUTES = 10.0
@@ -14,6 +14,8 @@ MOST_IMAGES = 10**12
 MOST_WIDTH = 1024
 MOST_BATCH = 65_536
 MOST_SIZE = 4096
+CONDITIONS = ("auto", "captions", "labels", "both", "none")
+FREEZABLE = ("encoder", "network")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Order:
     """A training as it was ordered. What is None is for the planner to choose.
 
     images or minutes, or neither (then `DEFAULT_MINUTES`); width, batch: of the network and of a step; accumulate:
-    parts a batch is computed in; `start`: the run of `--from`. Raises Refused for values out of range.
+    parts a batch is computed in; `start`: the run of `--from`; freeze: parts that keep its weights. manifest: what
+    `nirvana data check` wrote. condition: what the model is told of its pictures; encoder: of texts; templates,
+    shuffle_tags: how captions are varied. Raises Refused for values out of range.
     """
 
     source: str
@@ -37,6 +41,12 @@ class Order:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    manifest: str | None = None
+    condition: str = "auto"
+    encoder: str = "auto"
+    templates: tuple[str, ...] = ()
+    shuffle_tags: bool = False
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images is not None and self.minutes is not None:
@@ -57,6 +67,13 @@ class Order:
             raise Refused(f"--accumulate must be 1 to the batch, got {self.accumulate}; it is the parts of a batch")
         if not 0 <= self.seed < 2**63:
             raise Refused(f"--seed must be in 0..2^63-1, got {self.seed}")
+        if self.condition not in CONDITIONS:
+            raise unknown("condition", self.condition, CONDITIONS)
+        for part in self.freeze:
+            if part not in FREEZABLE:
+                raise unknown("part to freeze", part, FREEZABLE)
+        if self.freeze and self.start is None:
+            raise Refused("--freeze keeps the weights of the run that --from names; give that too, or leave it out")
 
     def to_json(self) -> dict[str, Json]:
         """What the run folder stores, and compares with when the command is given again.
@@ -70,6 +87,16 @@ class Order:
             chosen["precision"] = self.precision
         if self.compile:
             chosen["compile"] = True
+        if self.manifest is not None:
+            chosen["manifest"] = self.manifest
+        for name in ("condition", "encoder"):
+            if getattr(self, name) != "auto":
+                chosen[name] = getattr(self, name)
+        for name in ("templates", "freeze"):
+            if getattr(self, name):
+                chosen[name] = list(getattr(self, name))
+        if self.shuffle_tags:
+            chosen["shuffle_tags"] = True
         return {
             "source": self.source,
             "size": self.size,

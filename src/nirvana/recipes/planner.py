@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nirvana.data import Dataset
+from nirvana.data import Dataset, Wording
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.recipes.order import DEFAULT_MINUTES, MOST_IMAGES, Order
@@ -95,7 +95,7 @@ def plan_of(recipe: Recipe, images: int, order: Order, grids: int = GRIDS) -> Tr
 class Planner:
     """Plans `order` on `data`. make: width -> recipe; task: recipe, plan -> a fresh task; draw: seconds of a grid.
 
-    begun: `time.monotonic()` when the budget began to run.
+    wording: of the captions, for a model of texts. begun: `time.monotonic()` when the budget began to run.
     """
 
     order: Order
@@ -105,6 +105,7 @@ class Planner:
     draw: Draw
     device: torch.device
     begun: float
+    wording: Wording | None = None
 
     def plan(self) -> Planned:
         """The plan. Refused where the memory does not hold it, or the budget not a single step."""
@@ -157,7 +158,7 @@ class Planner:
         plan = self._plan_of(recipe, recipe.batch)
         task = self.task(recipe, plan)
         self._check_memory(task, plan)
-        batches = PictureBatches(self.data, self.order.seed, flip=recipe.flip)
+        batches = PictureBatches(self.data, self.order.seed, flip=recipe.flip, wording=self.wording)
         return rehearse(task, batches, plan, recipe.model, lambda weights: self.draw(recipe, weights), seconds=seconds)
 
     def _check_memory(self, task: PictureTask, plan: TrainPlan) -> None:

@@ -20,6 +20,7 @@ from nirvana.generate.model import find
 from nirvana.recipes.image import make_task
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
 from nirvana.recipes.rehearsal import elsewhere
+from nirvana.recipes.subject import subject_in
 from nirvana.recipes.task import PictureBatches, PictureTask
 from nirvana.train.checkpoint import OPTIMIZER, load, load_weights, newest
 from nirvana.train.device import pick_device
@@ -182,7 +183,7 @@ def _sampling(run: RunFolder, device: torch.device, batch: int | None, budget: f
     if request.steps > 1:
         next(fresh)  # the first step also draws the noise and the condition; the second one is as all others
     step = measure(lambda: next(steps), device, budget=budget, counted=lambda: next(fresh))
-    guided = f", guidance {request.guidance:g}" if request.labels and request.guidance != 1 else ""
+    guided = f", guidance {request.guidance:g}" if request.guidance != 1 else ""
     return Half(pictures, step, convolution_ceiling(device, step.dtype), f"{request.solver}{guided}", request.steps)
 
 
@@ -190,12 +191,13 @@ def _training(run: RunFolder, data: Dataset, device: torch.device, batch: int | 
     """A step of the training loop itself, with the run's data, weights and plan."""
     recipe, size = _recipe(run), batch or run.plan.batch
     watch = Stopwatch()
-    batches = TimedBatches(PictureBatches(data, run.plan.seed, flip=recipe.flip), watch)
+    wording = subject_in(run.model_spec, run.config).wording
+    batches = TimedBatches(PictureBatches(data, run.plan.seed, flip=recipe.flip, wording=wording), watch)
     # What is compiled has no kinds any more: the operations are measured one by one.
     how = "single operations, though the run compiles them" if run.plan.compile else ""
     rest = replace(run.plan, compile=False, warmup=0, checkpoint_every=None, sample_every=None, read_every=_STEPS)
     plan = replace(rest, images=size * _STEPS, batch=size)
-    task = make_task(recipe, run.model_spec, plan, device)
+    task = make_task(recipe, run.model_spec, plan, device, freeze=cast("list[str]", run.config.get("freeze", [])))
     if run.latest() is not None:
         task.load_state_dict(load_weights(run, "raw"))
     with elsewhere(plan, run.model_spec, run.config) as copy:
@@ -225,10 +227,13 @@ def _recipe(run: RunFolder) -> Recipe:
     name = str(run.config.get("recipe"))
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    conditioner = cast("Mapping[str, Json]", run.model_spec["conditioner"])
-    shape = cast("list[int]", run.model_spec["shape"])
-    names = tuple(cast("list[str]", conditioner.get("names", [])))
-    return RECIPES[name](Facts(size=shape[-1], channels=shape[0], names=names))
+    return RECIPES[name](facts_in(run.model_spec))
+
+
+def facts_in(spec: Mapping[str, Json]) -> Facts:
+    """What the recipe of a described model looked at."""
+    shape, subject = cast("list[int]", spec["shape"]), subject_in(spec)
+    return Facts(shape[-1], shape[0], subject.names, encoder=subject.encoder, examples=subject.examples)
 
 
 def _data(run: RunFolder) -> Dataset:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -108,7 +109,9 @@ def needed(task: PictureTask, plan: TrainPlan, shape: tuple[int, ...]) -> Callab
         seeded(task.device, plan.seed, "memory"),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), torch.zeros(_PROBE, dtype=torch.int64))
+        texts = tuple(islice(cycle(task.parts.conditioner.examples), _PROBE))
+        labels = torch.zeros(_PROBE, dtype=torch.int64)
+        batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), labels, texts)
         most = 0
         for phase in task.phases:
             kept.clear()

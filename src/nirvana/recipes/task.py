@@ -8,10 +8,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from nirvana.data import Dataset, flips, mirrored, order
+from nirvana.data import Dataset, Wording, flips, mirrored, order, said
 from nirvana.diffusion import Objective, sample_rng, stratified
+from nirvana.generate.family import Parts
 from nirvana.generate.spec import ModelParts
 from nirvana.train.device import sent
 from nirvana.train.task import Loss, Phase, Position, Task
@@ -19,17 +20,21 @@ from nirvana.train.task import Loss, Phase, Position, Task
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """A batch: pictures as bytes, (b, c, h, w), and their integer labels (zeros where there are none)."""
+    """A batch: pictures as bytes, (b, c, h, w), their integer labels (zeros where there are none), and their texts."""
 
     x0: UInt8[Tensor, "b c h w"]
     labels: Int64[Tensor, " b"]
+    texts: tuple[str, ...] = ()
 
 
 class PictureBatches:
-    """The pictures of a data set by global sample index: order and flips are functions of (seed, index)."""
+    """The pictures of a data set by global sample index: order, flips and texts are functions of (seed, index).
 
-    def __init__(self, data: Dataset, seed: int, *, flip: bool) -> None:
-        self.data, self.seed, self.flip = data, seed, flip
+    wording: of the captions; None: batches have no texts.
+    """
+
+    def __init__(self, data: Dataset, seed: int, *, flip: bool, wording: Wording | None = None) -> None:
+        self.data, self.seed, self.flip, self.wording = data, seed, flip, wording
 
     def batch(self, indices: range) -> Pictures:
         """The pictures that the global sample indices show."""
@@ -40,7 +45,10 @@ class PictureBatches:
         labels = torch.zeros(len(chosen), dtype=torch.int64)
         if self.data.labels is not None:
             labels = torch.from_numpy(self.data.labels[chosen])
-        return Pictures(torch.from_numpy(images).permute(0, 3, 1, 2), labels)
+        texts: tuple[str, ...] = ()
+        if self.wording is not None and self.data.captions is not None:
+            texts = said(self.wording, self.data.captions, chosen.tolist(), self.seed, indices)
+        return Pictures(torch.from_numpy(images).permute(0, 3, 1, 2), labels, texts)
 
     def files(self, indices: range) -> list[str]:
         """Their files, in order."""
@@ -52,6 +60,16 @@ class PictureTask(Task[Pictures], Protocol):
     """A task on pictures, of any family."""
 
     @property
+    def parts(self) -> Parts:
+        """The model."""
+        ...
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """All its weights."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         ...
@@ -60,9 +78,9 @@ class PictureTask(Task[Pictures], Protocol):
 class DiffusionTask:
     """Train the denoiser and conditioner of `parts` on `objective`.
 
-    Level, label dropout and noise of a picture are functions of (seed, global sample index) alone; the levels of a
-    batch are stratified over `strata` indices. `compile`: make kernels of the network (in place: names stay).
-    The weights must be where they will be trained.
+    Level, dropout of the condition and noise of a picture are functions of (seed, global sample index) alone; the
+    levels of a batch are stratified over `strata` indices. `compile`: make kernels of the network (in place: names
+    stay). The weights must be where they will be trained.
     """
 
     def __init__(
@@ -72,7 +90,7 @@ class DiffusionTask:
         self.modules = parts.modules()
         if compile:
             parts.denoiser.net.compile()
-        parameters = dict(self.modules.named_parameters())
+        parameters = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
         self._phases = (Phase("diffusion", parameters, weight_decay=weight_decay),)
 
     @property
@@ -82,17 +100,17 @@ class DiffusionTask:
 
     @property
     def phases(self) -> Sequence[Phase]:
-        """One: all parameters together."""
+        """One: all parameters that are not frozen, together."""
         return self._phases
 
     def loss(self, phase: Phase, batch: Pictures, position: Position) -> Loss:
-        """The objective at the levels, with the noise and the label dropout, of these sample indices."""
+        """The objective at the levels, with the noise and the dropout, of these sample indices."""
         del phase
         parts, device = self.parts, self.device
         x0 = parts.codec.encode(sent(batch.x0, device))
         u, coin, eps = self._draw(position, x0.shape[1:])
         level = self.objective.sampler(stratified(u, torch.tensor(position.indices), self.strata))
-        cond = parts.conditioner(batch.labels, coin < parts.conditioner.drop)
+        cond = parts.conditioner(batch.labels, parts.conditioner.dropped(coin), batch.texts)
         measured = self.objective.loss(parts.denoiser, x0, sent(eps, device), level, cond)
         terms = {name: value.mean() for name, value in measured.terms.items()}
         return Loss(measured.total, measured.per_sample, terms if len(terms) > 1 else {}, measured.lam)
@@ -101,7 +119,7 @@ class DiffusionTask:
     def _draw(
         position: Position, shape: torch.Size
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, "b c h w"]]:
-        """u for the level, a coin for the label, and eps: drawn on the CPU, so that every device trains alike."""
+        """u for the level, a coin for the condition, and eps: drawn on the CPU, so that every device trains alike."""
         uniforms, noises = torch.empty(len(position.indices), 2), torch.empty(len(position.indices), *shape)
         for uniform, noise, index in zip(uniforms.unbind(), noises.unbind(), position.indices, strict=True):
             rng = sample_rng(position.seed, index, "train")

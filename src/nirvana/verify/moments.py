@@ -7,11 +7,11 @@ from functools import cache
 
 from torch import Tensor
 
-from nirvana.diffusion import Level, uniform
+from nirvana.diffusion import Level
 from nirvana.verify.finding import Finding
 from nirvana.verify.impulses import Affine, affine
 from nirvana.verify.problems import WithVariance, gaussian
-from nirvana.verify.settings import SCHEDULES, interior
+from nirvana.verify.settings import SCHEDULES, interior, whole
 from nirvana.verify.slope import SLACK, Slope, measured
 from nirvana.verify.walks import AnySolver, Counted
 
@@ -34,7 +34,7 @@ def full_range(solver: AnySolver, name: str, schedule: str, last: int, *, early:
 
     An error below 2 r^2, r the ratio from which the last step goes to 0, will do (see `order.full_range`).
     """
-    slopes, levels, _ = _slopes(solver, lambda n: uniform(SCHEDULES[schedule](), n), last, early)
+    slopes, levels, _ = _slopes(solver, lambda n: whole(SCHEDULES[schedule](), n), last, early)
     worst = min(slopes, key=lambda which: slopes[which].late)
     rest, least = 2 * float(levels[-2].ratio) ** 2, float(min(1, solver.order))
     passed = all(s.late >= least - SLACK or s.errors[max(s.errors)] <= rest for s in slopes.values())

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from nirvana.diffusion import Level, uniform
+from nirvana.diffusion import Level
+from nirvana.diffusion.level import rewalked
 from nirvana.verify.cases import Case, case
 from nirvana.verify.finding import Finding
 from nirvana.verify.problems import WithVariance
-from nirvana.verify.settings import RAMP, SCHEDULES, interior, ramp
+from nirvana.verify.settings import RAMP, SCHEDULES, interior, ramp, whole
 from nirvana.verify.slope import SLACK, measured
 from nirvana.verify.walks import AnySolver, Counted, Silence, ended, primed
 
@@ -32,7 +33,7 @@ def primed_order(
     """
 
     def attempt(denoiser: Counted, exact: Case, levels: list[Level]) -> float:
-        levels = [*ramp(levels[0], levels[1]), *levels[1:]]
+        levels = rewalked([*ramp(levels[0], levels[1]), *levels[1:]])
         history = exact.along(levels[: RAMP + solver.order])
         return exact.error(primed(solver, denoiser, history, levels, Silence()))
 
@@ -59,7 +60,7 @@ def full_range(solver: AnySolver, name: str, schedule: str, last: int, *, early:
     along, levels = SCHEDULES[schedule](), list[Level]()
 
     def error(n: int) -> float:
-        levels[:] = uniform(along, n)
+        levels[:] = whole(along, n)
         exact = case(PROBLEM, levels)
         return exact.error(ended(solver, WithVariance(exact.problem.denoiser), exact.x, levels, Silence()))
 
@@ -73,7 +74,7 @@ def round_trip(solver: AnySolver, name: str, schedule: str, spacing: str, last: 
     """Encoding along rising levels and then decoding comes back: at least `started_order`. Interior levels."""
 
     def attempt(denoiser: Counted, exact: Case, levels: list[Level]) -> float:
-        noisy = _end(solver, denoiser, exact.end, levels[::-1])
+        noisy = _end(solver, denoiser, exact.end, rewalked(levels[::-1]))
         return exact.error(_end(solver, denoiser, noisy, levels))
 
     return _finding("round trip", name, schedule, spacing, solver.started_order, attempt, last, early)

@@ -32,19 +32,20 @@ SAMPLED = "cosine"
 class Effort:
     """How far a proof goes: the most steps a deterministic order is measured with, and a stochastic one; seeds; ...
 
-    early: an order is taken as soon as its slopes agree.
+    early: an order is taken as soon as its slopes agree. whole: the most steps from noise to data, where order 1 does.
     """
 
     early: bool
     steps: int
     draws: int
+    whole: int
     seeds: int
     counts: tuple[int, ...]
     spacings: tuple[str, ...]
 
 
-FULL = Effort(False, 2048, 1024, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
-QUICK = Effort(True, 2048, 1024, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
+FULL = Effort(False, 2048, 1024, 512, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
+QUICK = Effort(True, 2048, 1024, 256, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def _orders(job: Job) -> Iterator[Finding]:
     if of.deterministic:
         yield order.started_order(*where, "uneven", effort.steps, early=effort.early)
         yield order.round_trip(*where, "uneven", effort.steps, early=effort.early)
-        yield order.full_range(*where, effort.steps, early=effort.early)
+        yield order.full_range(*where, effort.whole, early=effort.early)
     else:
-        yield moments.full_range(*where, effort.draws, early=effort.early)
+        yield moments.full_range(*where, effort.whole, early=effort.early)
 
 
 def _endpoints(job: Job) -> Iterator[Finding]:

@@ -50,6 +50,22 @@ def interior(schedule: Schedule, spacing: str, n: int) -> list[Level]:
     return walk(schedule(first + (last - first) * SPACINGS[spacing](n)))
 
 
+def whole(schedule: Schedule, n: int) -> list[Level]:
+    """n steps from t = 1 to t = 0 of `schedule`, with its exact ends, even in the angle: at home at every level."""
+    ends = schedule(float64(torch.tensor([1.0, 0.0])))
+    first, last = ends.angle
+    between = Level.from_angle(first + (last - first) * _uniform(n)[1:-1])
+    inner = schedule(schedule.time(between.lam))
+    return walk(
+        Level(
+            *(
+                torch.cat([end[:1], part.expand(n - 1), end[1:]])
+                for end, part in ((ends.alpha, inner.alpha), (ends.sigma, inner.sigma))
+            )
+        )
+    )
+
+
 RAMP = 10
 """Steps of a `ramp`."""
 

@@ -60,11 +60,12 @@ def measured(error: Callable[[int], float], *, first: int, last: int, early: boo
 
     The window is the finest three errors whose two slopes agree. Only errors near rounding may be finer than it: else
     a method whose first-order error shows late would be taken for what it is at first. For the same reason it is only
-    `early` that three slopes which agree to half of AGREE end the search.
+    `early` that three slopes which agree to half of AGREE end the search. Where there is no window up to `last`, it may
+    lie at the next doubling: two are tried.
     """
     errors: dict[int, float] = {}
     n = first
-    while n <= last:
+    while n <= last or (n <= 4 * last and _window(list(errors.values())) is None):
         errors[n] = error(n)
         if not errors[n] > FLOOR or (early and _settled(list(errors.values()))):  # `not >`: or no number
             break
