@@ -133,6 +133,7 @@ def steps(training: Training) -> str:
 
 def expected(training: Training, forecast: Forecast, order: Order) -> dict[str, str]:
     """Time, memory, and what to expect."""
+    from nirvana.generate.family import family_of
     from nirvana.recipes.order import DEFAULT_MINUTES
     from nirvana.recipes.planner import gib
 
@@ -142,8 +143,9 @@ def expected(training: Training, forecast: Forecast, order: Order) -> dict[str, 
     expect = next(text for images, text in _EXPECT if plan.images <= images)
     if training.passes > _MANY_PASSES and len(training.data) < _FEW_PICTURES:
         expect = f"copies of the {len(training.data)} pictures rather than new ones: more pictures would help most"
-    return {
+    rows = {
         "time": f"{duration(forecast.seconds)}{minutes} at {speed:.0f} images/s",
         "memory": f"{gib(forecast.memory)} of {gib(forecast.available)}",
-        "expect": expect,
     }
+    # What images teach a GAN or a VAE was not looked at.
+    return {**rows, "expect": expect} if family_of(training.run.model_spec) == "diffusion" else rows

@@ -18,7 +18,7 @@ from nirvana.data.decisions import STORED, Decisions, read_decisions, stored
 from nirvana.diffusion import Objective
 from nirvana.errors import unknown
 from nirvana.files import Json
-from nirvana.generate.family import model_parts
+from nirvana.generate.family import Parts, model_parts
 from nirvana.generate.latent import any_sampler
 from nirvana.generate.latent_spec import GanParts, VaeParts
 from nirvana.generate.model import find
@@ -237,10 +237,15 @@ def make_task(
         take_over(parts, start)
     frozen(parts, freeze)
     parts.modules().to(device)
-    decay, compile = recipe.weight_decay, plan.compile
+    return task_of(recipe, parts, strata=plan.batch, compile=plan.compile)
+
+
+def task_of(recipe: Recipe, parts: Parts, *, strata: int, compile: bool = False) -> PictureTask:
+    """The task that trains `parts`, which must be where they will be trained, as `recipe` says."""
+    decay = recipe.weight_decay
     match parts, recipe.objective(parts):
         case ModelParts(), Objective() as objective:
-            return DiffusionTask(parts, objective, strata=plan.batch, weight_decay=decay, compile=compile)
+            return DiffusionTask(parts, objective, strata=strata, weight_decay=decay, compile=compile)
         case GanParts(), Relativistic() as objective:
             return AdversarialTask(parts, objective, weight_decay=decay, compile=compile)
         case VaeParts(), Evidence() as objective:
