@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "nirvana"
 
 _BASE = {"nn", "diffusion", "latent"}
-_PARTS = _BASE | {"data", "condition", "codec", "modality", "errors", "files", "page"}
+_PARTS = _BASE | {"data", "condition", "codec", "modality", "errors", "files", "page", "zoo", "edit"}
 _WORK = _PARTS | {"train", "generate"}
 ALLOWED: dict[str, set[str]] = {
     "diffusion": set(),
@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "latent": set(),
     "errors": set(),
     "files": {"errors"},
+    "zoo": {"errors", "files"},
+    "edit": {"data", "modality", "errors", "files"},
     "page": set(),
     "data": _BASE | {"errors", "files", "page"},
     "condition": _BASE | {"errors", "files"},
@@ -45,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 MATHEMATICS = {"diffusion", "latent", "nn"}
 """These import torch, jaxtyping and the standard library alone."""
 
-TORCH_FREE = {"data", "modality", "errors", "files", "page", "__init__"}
+TORCH_FREE = {"data", "modality", "errors", "files", "page", "zoo", "edit", "__init__"}
 """These import no torch until a function that needs it runs."""
 
 CHECKED_READER = "evaluate/weights.py"

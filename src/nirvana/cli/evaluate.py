@@ -65,9 +65,10 @@ def evaluate(
     from nirvana.files import explained
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
+    from nirvana.zoo import beside
 
     found = load(model, device=device)
-    folder = check_folder(out) if out is not None else found.run.path / FOLDER
+    folder = check_folder(out) if out is not None else beside(found.run.path) / FOLDER
     outcome = _watched(console, found, plan)
     with explained(folder, "make room, or choose another --out"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 from nirvana.modality import grid
 from nirvana.train.run import now
+from nirvana.zoo import beside
 
 DEFAULT_MINUTES = 5.0
 _ROOM = 1.5
@@ -119,7 +120,7 @@ def evaluate(
     for note in (*data.notes, *data.real.notices):
         say(note)
     reference = reference_of(space, data.real, lambda a, b: progress("measuring the data", a, b), say=say)
-    root = model.run.path / FOLDER / "samples"
+    root = beside(model.run.path) / FOLDER / "samples"
     request = _request(model, plan, data.real)
     drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b))
     subject = subject_of(

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import nn
 
+from nirvana import zoo
 from nirvana.diffusion.guidance import RULES
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest
@@ -31,7 +32,7 @@ from nirvana.generate.spec import ModelParts, build
 from nirvana.generate.steering import Classifier
 from nirvana.train.checkpoint import earlier_moments, load_earlier, load_weights, newest
 from nirvana.train.device import pick_device
-from nirvana.train.run import RunFolder
+from nirvana.train.run import RUN, RunFolder
 
 Classifiers = Mapping[str, Callable[[], Classifier]]
 """Name -> maker of a classifier that can steer a model."""
@@ -291,13 +292,21 @@ def load(
 
 
 def find(path_or_name: str | Path) -> Path:
-    """The folder that `path_or_name` means: itself, or `runs/` and itself; Refused names the nearest run."""
+    """The folder that `path_or_name` means: itself, or `runs/` and itself, or a model of the zoo.
+
+    Refused names the nearest.
+    """
     path = Path(path_or_name).expanduser()
     named = Path("runs") / path
-    if path.exists():
+    shipped = str(path_or_name) in zoo.names()
+    # A folder of pictures may be called like a model of the zoo; a run of that name comes first.
+    if (path / RUN).is_file() or (path.exists() and not shipped):
         return path
     if not path.is_absolute() and named.is_dir():
         return named
-    runs = sorted(str(run.parent) for run in Path("runs").glob("*/run.json"))
+    if shipped:
+        return zoo.folder(str(path_or_name))
+    runs = [*sorted(str(run.parent) for run in Path("runs").glob("*/run.json")), *zoo.names()]
     near = nearest(str(path), runs) or nearest(str(named), runs)
-    raise Refused(f"{path} is not there{near or '; name a run folder that `nirvana train` made'}")
+    ready = f", or one of the zoo ({', '.join(zoo.names())})" if zoo.names() else ""
+    raise Refused(f"{path} is not there{near or f'; name a run folder that `nirvana train` made{ready}'}")
