@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond
@@ -56,6 +56,20 @@ class GaussianDenoiser:
         total = alpha**2 * self._variance + sigma**2
         return -0.5 * (self._to_basis(x, alpha) ** 2 / total + torch.log(2 * math.pi * total)).sum(1)
 
+    @property
+    def cov(self) -> Float[Tensor, "D D"]:
+        """C."""
+        return self._basis * self._variance @ self._basis.T
+
+    def given(self, known: Bool[Tensor, "*s"], y: Float[Tensor, "K"]) -> GaussianDenoiser:
+        """x0 where it is not known, given that it is y where it is: Gaussian too, of the D - K free elements.
+
+        mean_f + C_fk C_kk^-1 (y - mean_k), C_ff - C_fk C_kk^-1 C_kf. C_kk must not be singular.
+        """
+        k, mean, cov, f = known.flatten(), self.mean.flatten(), self.cov, ~known.flatten()
+        gain = torch.linalg.solve(cov[k][:, k], cov[k][:, f]).T
+        return GaussianDenoiser(mean[f] + gain @ (y.double() - mean[k]), cov[f][:, f] - gain @ cov[k][:, f])
+
     def _to_basis(self, x: Tensor, alpha: Tensor) -> Tensor:
         return (x.double().flatten(1) - alpha * self.mean.flatten()) @ self._basis
 
@@ -93,6 +107,18 @@ class MixtureDenoiser:
     def log_prob(self, x: Float[Tensor, "b *s"], level: Level) -> Float[Tensor, "b"]:
         """log sum_k weight_k N(x; alpha mean_k, (alpha^2 variance_k + sigma^2) I), nats."""
         return torch.logsumexp(self._log_joint(x, *_rows(level, x))[0], 1)
+
+    def given(self, known: Bool[Tensor, "*s"], y: Float[Tensor, "K"]) -> MixtureDenoiser:
+        """x0 where it is not known, given that it is y where it is: a mixture too, of the D - K free elements.
+
+        weight_k N(y; mean_k, variance_k I) for the weights; means and variances stay, since a component's elements are
+        independent. All variances must be above 0.
+        """
+        k, y = known.flatten(), y.double()
+        log_weights = self._log_weights - 0.5 * (
+            (y - self._means[:, k]).square().sum(1) / self._variances + len(y) * torch.log(self._variances)
+        )
+        return MixtureDenoiser(torch.softmax(log_weights, 0), self._means[:, ~k], self._variances)
 
     def _log_joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log(weight_k p(x | k)) (B, K), x - alpha mean_k (B, K, D), and alpha^2 variance_k + sigma^2 (B or 1, K)."""

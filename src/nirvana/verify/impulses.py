@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion import Denoiser, Level
+from nirvana.diffusion import Denoiser, Level, Noise
 from nirvana.diffusion.noise import Key
 from nirvana.verify.problems import F64
 from nirvana.verify.walks import AnySolver, Broken, ended
@@ -44,7 +44,8 @@ class Impulses:
     """The noise of a batch in which each item sees one independent unit normal as 1 and all others as 0.
 
     The independent ones are the increments of W between neighbouring SNRs that were ever asked for, one for each `path`
-    to infinity, and one for each key of `fresh`. values: (items, variables, D): what each item sees of each.
+    to infinity, and one for each key of `fresh`. The first item sees none of them, nor do the next D; then come D items
+    for each variable, one for each of its elements; the last sees `check` of all, (variables, D).
     """
 
     def __init__(self, recorded: Recorded) -> None:
@@ -52,7 +53,8 @@ class Impulses:
         self.infinite = sum(not all(map(math.isfinite, pair)) for pair in recorded.paths)
         self.keys = {key: index for index, key in enumerate(recorded.keys)}
         self._infinite_seen = 0
-        self.values = torch.empty(0)
+        D = recorded.x.shape[-1]
+        self.check = torch.randn(self.variables, D, generator=torch.Generator().manual_seed(9), dtype=F64)
 
     @property
     def variables(self) -> int:
@@ -71,7 +73,8 @@ class Impulses:
             return self._value(max(0, len(self.snr) - 1) + self._infinite_seen - 1)
         low, high = self._place(min(a, b)), self._place(max(a, b))
         parts = torch.tensor(self.snr[low : high + 1], dtype=F64).diff()
-        whole = (parts.sqrt()[:, None] * self.values[:, low:high]).sum(1) / parts.sum().sqrt()
+        shares = torch.sqrt(parts / parts.sum()).tolist()
+        whole = sum((share * self._value(low + i) for i, share in enumerate(shares)), 0 * self._value(low))
         return whole if b > a else -whole
 
     def fresh(self, key: Key) -> Tensor:
@@ -87,9 +90,13 @@ class Impulses:
         return place
 
     def _value(self, index: int) -> Tensor:
-        if index >= self.values.shape[1]:
+        if index >= self.variables:
             raise Broken("what it draws depends on x: it draws more than for x = 0")
-        return self.values[:, index]
+        D = self.check.shape[1]
+        seen = torch.zeros(2 + D + self.variables * D, D, dtype=F64)
+        seen[1 + D + index * D : 1 + D + (index + 1) * D] = torch.eye(D, dtype=F64)
+        seen[-1] = self.check[index]
+        return seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,27 +117,26 @@ class Affine:
 
 
 def affine(solver: AnySolver, denoiser: Denoiser, dimensions: int, levels: Sequence[Level]) -> Affine:
-    """The map that `solver` is on a Gaussian. One item of the batch a column; the last one checks it is affine.
+    """The map that `solver` is on a Gaussian (see `affine_map`)."""
+    return affine_map(lambda x, noise: ended(solver, denoiser, x, levels, noise), dimensions)
 
-    Raises Broken where it is not, or where what it draws depends on x.
+
+def affine_map(walk: Callable[[Tensor, Noise], Tensor], dimensions: int) -> Affine:
+    """The map from x at the start and the noise to x at the end, which `walk` is.
+
+    One item of the batch a column; the last one checks it is affine. Raises Broken where it is not, or where what it
+    draws depends on x.
     """
     recorded = Recorded(torch.zeros(1, dimensions, dtype=F64))
-    ended(solver, denoiser, recorded.x, levels, recorded)
+    walk(recorded.x, recorded)
     noise = Impulses(recorded)
     variables, eye = noise.variables, torch.eye(dimensions, dtype=F64)
-    generator = torch.Generator().manual_seed(9)
-    check_x, check_z = (torch.randn(n, dimensions, generator=generator, dtype=F64) for n in (1, variables))
-    x = torch.cat(
-        [torch.zeros(1, dimensions, dtype=F64), eye, torch.zeros(variables * dimensions, dimensions), check_x]
-    )
-    impulses = torch.einsum("uv,ij->uivj", torch.eye(variables, dtype=F64), eye)
-    noise.values = torch.cat(
-        [torch.zeros(1 + dimensions, variables, dimensions, dtype=F64), impulses.flatten(0, 1), check_z[None]]
-    )
-    end = ended(solver, denoiser, x, levels, noise)
+    check_x = torch.randn(1, dimensions, generator=torch.Generator().manual_seed(8), dtype=F64)
+    silent = torch.zeros(variables * dimensions, dimensions, dtype=F64)
+    end = walk(torch.cat([torch.zeros(1, dimensions, dtype=F64), eye, silent, check_x]), noise)
     constant, columns, check = end[0], end[1:-1] - end[0], end[-1]
     found = Affine(constant, columns[:dimensions], columns[dimensions:].reshape(variables, dimensions, dimensions))
-    expected = constant + (check_x @ found.of_x)[0] + torch.einsum("vi,vij->j", check_z, found.of_noise)
+    expected = constant + (check_x @ found.of_x)[0] + torch.einsum("vi,vij->j", noise.check, found.of_noise)
     if not float((expected - check).abs().max()) <= 1e-9 * max(1.0, float(check.abs().max())):
         raise Broken("on a Gaussian it is not affine in x and in its noise: does it draw numbers of its own, or clip?")
     return found
