@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nirvana.edit import feathered, read_mask
+from nirvana.edit import feathered, read_mask, read_photo
 from nirvana.errors import Refused
 
 
@@ -19,23 +19,23 @@ def saved(path: Path, array: np.ndarray) -> Path:
 
 def test_white_changes_grey_is_in_between_and_invert_turns_it(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.png", np.array([[0, 51, 255]], np.uint8))
-    assert read_mask(path, (1, 3)).tolist() == [[0, 0.2, 1]]
-    assert read_mask(path, (1, 3), invert=True).tolist() == [[1, 0.8, 0]]
+    assert read_mask(read_photo(path), (1, 3)).tolist() == [[0, 0.2, 1]]
+    assert read_mask(read_photo(path), (1, 3), invert=True).tolist() == [[1, 0.8, 0]]
 
 
 def test_alpha_is_the_mask_where_it_is_all_there_is(tmp_path: Path) -> None:
     layers = np.zeros((1, 2, 4), np.uint8)
     layers[0, 1, 3] = 255
-    assert read_mask(saved(tmp_path / "a.png", layers), (1, 2)).tolist() == [[0, 1]]
+    assert read_mask(read_photo(saved(tmp_path / "a.png", layers)), (1, 2)).tolist() == [[0, 1]]
     layers[0, 0, :3] = 255
-    assert read_mask(saved(tmp_path / "b.png", layers), (1, 2)).tolist() == [[1, 0]]
+    assert read_mask(read_photo(saved(tmp_path / "b.png", layers)), (1, 2)).tolist() == [[1, 0]]
 
 
 def test_another_size_is_refused_or_stretched_without_new_values(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.png", np.array([[0, 255]], np.uint8))
     with pytest.raises(Refused, match=r"is 2x1 pixels and the picture 6x2; add --fit"):
-        read_mask(path, (2, 6))
-    assert read_mask(path, (2, 6), fit=True).tolist() == [[0, 0, 0, 1, 1, 1]] * 2
+        read_mask(read_photo(path), (2, 6))
+    assert read_mask(read_photo(path), (2, 6), fit=True).tolist() == [[0, 0, 0, 1, 1, 1]] * 2
 
 
 def test_feathering_stays_inside_and_never_reaches_zero_there() -> None:

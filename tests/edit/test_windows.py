@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nirvana.edit import Window, windows
 
 
+@settings(max_examples=40)
 @given(st.integers(8, 40), st.integers(8, 40), st.integers(0, 7), st.integers(0, 2**32 - 1), st.floats(0.0, 0.9))
 def test_every_open_pixel_is_covered_once_it_counts(h: int, w: int, context: int, seed: int, closed: float) -> None:
     rng = np.random.default_rng(seed)

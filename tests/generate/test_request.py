@@ -75,7 +75,7 @@ def test_labels_take_turns() -> None:
         ({"solver": ""}, "solver must be a non-empty name"),
         ({"labels": ("",)}, "label must be a non-empty name"),
         ({"weights": "emma"}, "did you mean 'ema'"),
-        ({"version": 6}, "newer than this nirvana"),
+        ({"version": 7}, "newer than this nirvana"),
         ({"version": 4, "n": 2, "to_seed": 3}, "version 4 has no 'to_seed'"),
         ({"n": 2, "to_seed": -1}, "to_seed must be at least 0"),
         ({"n": 2, "to_seed": 7, "seed": 7}, "the way from seed 7 leads to the same seed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import io
@@ -82,9 +83,17 @@ def _description(command: Command) -> str:
 
 def options(command: Command) -> list[str]:
     """The options of a command as they are typed."""
-    found = ["--help", "-h"]
-    for name, hint in list(typing.get_type_hints(command, include_extras=True).items()):
+    return ["--help", "-h", *_options(command)]
+
+
+def _options(of: object) -> list[str]:
+    """Those of a function's parameters, or of a dataclass of options that several commands share."""
+    found: list[str] = []
+    for name, hint in list(typing.get_type_hints(of, include_extras=True).items()):
         if name in ("console", "return"):
+            continue
+        if dataclasses.is_dataclass(plain := getattr(hint, "__origin__", hint)):
+            found += _options(plain)
             continue
         configs = [extra for extra in getattr(hint, "__metadata__", ()) if hasattr(extra, "aliases")]
         named = [config.name for config in configs if config.name]

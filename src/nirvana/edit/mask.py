@@ -8,23 +8,24 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageFilter
 
-from nirvana.edit.picture import Photo, read_photo
+from nirvana.edit.picture import Photo
 from nirvana.errors import Refused
 
 Mask = Float[np.ndarray, "h w"]
 
 
-def read_mask(path: str | Path, size: tuple[int, int], *, invert: bool = False, fit: bool = False) -> Mask:
-    """The mask in the picture `path`: white (1) is what changes, black (0) what stays, grey is in between.
+def read_mask(
+    photo: Photo, size: tuple[int, int], name: str | Path = "the mask", *, invert: bool = False, fit: bool = False
+) -> Mask:
+    """The mask in a picture: white (1) is what changes, black (0) what stays, grey is in between.
 
     Where the picture is transparent its alpha is the mask instead if all its colours are the same. invert: black is
-    what changes. fit: a mask of another size is stretched to `size`, (height, width), to its nearest pixels. Refused
-    where it has another size without `fit`, or cannot be read.
+    what changes. fit: a mask of another size is stretched to `size`, (height, width), to its nearest pixels. Refused,
+    calling it `name`, where it has another size without `fit`.
     """
-    photo = read_photo(path)
     if photo.size != size and not fit:
         (h, w), (height, width) = photo.size, size
-        raise Refused(f"{path} is {w}x{h} pixels and the picture {width}x{height}; add --fit to stretch it")
+        raise Refused(f"{name} is {w}x{h} pixels and the picture {width}x{height}; add --fit to stretch it")
     values = _grey(photo)
     if photo.size != size:
         height, width = size

@@ -39,6 +39,23 @@ class Photo:
     alpha: np.ndarray | None = None
     profile: bytes | None = None
 
+    @staticmethod
+    def of(picture: Image.Image) -> Photo:
+        """A picture of Pillow's. Refused where it has no 8 or 16 bits."""
+        try:
+            return _upright(picture, *_layers(picture))
+        except PictureError as error:
+            raise Refused(f"the picture has {error}; convert it to RGB") from None
+
+    @property
+    def pil(self) -> Image.Image:
+        """For Pillow, which has no more than 8 bits of colours."""
+        most = 1 if self.pixels.shape[2] == 1 else 3
+        layers = self.bytes(most)
+        if self.alpha is not None:
+            layers = np.dstack([layers, Photo(self.alpha[..., None]).bytes(1)])
+        return Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
+
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
@@ -115,11 +132,14 @@ def photo_of(data: bytes) -> Photo:
     """The picture in `data`. Errors as `nirvana.data.decode.reason` explains them."""
     with open_picture(BytesIO(data)) as picture:
         picture.load()
-        turn, profile = orientation(picture), picture.info.get("icc_profile")
-        pixels, alpha = _deep(data) if _is_deep_png(data) else _layers(picture)
-    profile = profile if isinstance(profile, bytes) else None
+        layers = _deep(data) if _is_deep_png(data) else _layers(picture)
+        return _upright(picture, *layers)
+
+
+def _upright(picture: Image.Image, pixels: Values, alpha: np.ndarray | None) -> Photo:
+    turn, profile = orientation(picture), picture.info.get("icc_profile")
     # The profile of inks does not fit the RGB that they became.
-    kept = None if picture.mode == "CMYK" else profile
+    kept = profile if isinstance(profile, bytes) and picture.mode != "CMYK" else None
     return Photo(turned(pixels, turn), None if alpha is None else turned(alpha, turn), kept)
 
 

@@ -15,7 +15,7 @@ from nirvana.codec import Identity, codec_from_config
 from nirvana.condition import Conditioner, conditioner_from_config
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
-from nirvana.generate.request import text, whole
+from nirvana.generate.checks import text, whole
 from nirvana.generate.spec import Recommended, Spec, load_weights_into
 from nirvana.latent import log_scale
 from nirvana.nn import Critic, Decoder, Encoder, PyramidConfig

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
-from nirvana.generate.request import WEIGHTS, flag, number, text, whole
+from nirvana.generate.checks import flag, number, text, whole
+from nirvana.generate.request import WEIGHTS
 
 METHODS = ("ode", "bound")
 DEQUANTISE = ("noise", "uniform")

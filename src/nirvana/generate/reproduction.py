@@ -14,9 +14,10 @@ from jaxtyping import UInt8
 
 from nirvana.errors import Refused
 from nirvana.files import Json
+from nirvana.generate.checks import whole
 from nirvana.generate.images import RECORD, Images, layout, record
 from nirvana.generate.model import Classifiers, Model, load
-from nirvana.generate.request import SampleRequest, whole
+from nirvana.generate.request import SampleRequest
 from nirvana.modality import png
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
+from nirvana.generate.changes import Changes
+from nirvana.generate.checks import SEEDS, flag, number, text, whole
 from nirvana.generate.moment import moment
 from nirvana.generate.named import parse
 
-VERSION = 5
-SEEDS = 2**63
+VERSION = 6
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
 PRECISIONS = ("float32", "bfloat16")
@@ -25,6 +25,7 @@ _SINCE: Mapping[int, Mapping[str, object]] = {
     3: {"rule": "cfg", "negative": None, "autoguidance": None, "classifier": None},
     4: {"prompts": (), "to": None},
     5: {"to_seed": None},
+    6: {"edit": None},
 }
 """The fields that came with a version, and what requests from before it mean."""
 
@@ -45,6 +46,7 @@ class SampleRequest:
     rule: how strong and weak make one x0, a name of `RULES` with its numbers ("apg:eta=0"). The weak branch is the
     model without a condition, or with the label or prompt `negative`, or as it was at the moment `autoguidance` of its
     training ("1/8", or images). classifier: name and scale of one that steers as well ("fashion:scale=2").
+    edit: the pictures are this one, changed; None: they are new.
     version: as which the request is written; an old one has none of the fields that came later.
     Raises Refused on every value out of range.
     """
@@ -69,6 +71,7 @@ class SampleRequest:
     prompts: tuple[str, ...] = ()
     to: str | None = None
     to_seed: int | None = None
+    edit: Changes | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -105,6 +108,8 @@ class SampleRequest:
                 f"the engine '{self.engine}' runs the averaged weights in the precision of its export; leave weights at"
                 " 'ema' and precision at 'float32', or use the engine 'torch'"
             )
+        if self.edit is not None and self.way:
+            raise Refused("an edit has no way to go to another prompt or seed; leave `to` out")
         for name, value in self._later().items():
             if getattr(self, name) != value:
                 raise Refused(f"a request of version {self.version} has no '{name}'; make it of version {VERSION}")
@@ -158,6 +163,7 @@ class SampleRequest:
             "prompts": list(self.prompts),
             "guidance": float(self.guidance),
             "guidance_interval": None if interval is None else [float(ratio) for ratio in interval],
+            "edit": None if self.edit is None else self.edit.to_json(),
         }
         return {name: value for name, value in fields.items() if name not in self._later()}
 
@@ -204,6 +210,7 @@ class SampleRequest:
             negative=_optional("negative", fields["negative"]),
             autoguidance=_optional("autoguidance", fields["autoguidance"]),
             classifier=_optional("classifier", fields["classifier"]),
+            edit=None if fields["edit"] is None else Changes.from_json(fields["edit"]),
             version=version,
         )
 
@@ -234,39 +241,6 @@ def check_version(version: object, what: str) -> int:
     if version > VERSION:
         raise Refused(f"{what} has version {version}, newer than this nirvana reads ({VERSION}); upgrade nirvana")
     return version
-
-
-def whole(name: str, value: object, least: int, most: int = SEEDS - 1) -> int:
-    """`value` if it is an integer in least..most, else Refused."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Refused(f"{name} must be a whole number, got {value!r}")
-    if not least <= value <= most:
-        bound = f"at least {least}" if value < least else "at most 2^63-1" if most == SEEDS - 1 else f"at most {most}"
-        raise Refused(f"{name} must be {bound}, got {value}")
-    return value
-
-
-def number(name: str, value: object, least: float = 0.0) -> float:
-    """`value` if it is a finite number of at least `least`, else Refused."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Refused(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value < least:
-        raise Refused(f"{name} must be a finite number of at least {least:g}, got {value}")
-    return float(value)
-
-
-def flag(name: str, value: object) -> bool:
-    """`value` if it is true or false, else Refused."""
-    if not isinstance(value, bool):
-        raise Refused(f"{name} must be true or false, got {value!r}")
-    return value
-
-
-def text(name: str, value: object) -> str:
-    """`value` if it is a non-empty string, else Refused."""
-    if not isinstance(value, str) or not value:
-        raise Refused(f"{name} must be a non-empty name, got {value!r}")
-    return value
 
 
 def _prompt(name: str, value: object) -> str:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,11 +17,14 @@ from torch import nn
 
 from nirvana.condition import Reading
 from nirvana.diffusion.denoiser import Preconditioned
+from nirvana.diffusion.grid import below
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import Between, Noise, SeededNoise
-from nirvana.diffusion.sample import start, trajectory
 from nirvana.errors import Refused
 from nirvana.generate.asked import end_of
+from nirvana.generate.beginning import Beginning, Canvas, Encoded, FromNoise, OnCanvas
+from nirvana.generate.changes import Changes
+from nirvana.generate.editing import check_edit, method_of
 from nirvana.generate.family import Parts
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
@@ -101,6 +104,7 @@ class PictureSampler(ABC, Generic[P]):
         autoguidance: str | None = None,
         classifier: str | None = None,
         to: str | None = None,
+        edit: Changes | None = None,
         strict: bool = False,
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
@@ -143,6 +147,7 @@ class PictureSampler(ABC, Generic[P]):
             negative=negative,
             autoguidance=autoguidance,
             classifier=classifier,
+            edit=edit,
         )
         self.check(request)
         if strict:
@@ -212,6 +217,8 @@ class Sampler(PictureSampler[ModelParts]):
             self.levels(request)
         self.steering(request)
         check_engine(self.parts.conditioner, request)
+        if request.edit is not None:
+            check_edit(request.edit, solver_of(request), self.parts.shape)
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""
@@ -228,6 +235,8 @@ class Sampler(PictureSampler[ModelParts]):
     def levels(self, request: SampleRequest) -> list[Level]:
         """The steps + 1 noise levels that `request` visits; Refused where its grid or its network has none such."""
         grid = grid_of(request.grid, self.parts.trained_lam)
+        if request.edit is not None:
+            grid = below(grid, request.edit.strength)
         try:
             levels = grid(self.parts.schedule, request.steps)
             self.parts.denoiser.check_level(levels[0])
@@ -246,23 +255,49 @@ class Sampler(PictureSampler[ModelParts]):
         return self._stream(request, request.batches() if batches is None else batches)
 
     def _stream(self, request: SampleRequest, batches: Sequence[range]) -> Iterator[Preview]:
-        levels, parts, steering = self.levels(request), self.parts, self.steering(request)
+        steering = self.steering(request)
+        for batch in batches:
+            yield from self._drawn(request, steering, batch, self.noise(request, batch, self.parts.shape), FromNoise())
+
+    def fill(self, request: SampleRequest, batch: range, canvas: Canvas, seeds: Sequence[int]) -> Iterator[Preview]:
+        """A `Preview` at every step of drawing what is free of `canvas`, for the pictures `batch` of an edit.
+
+        seeds: of each picture's noise. Refused at once where the model cannot do the request.
+        """
+        self.check(request)
+        noise = SeededNoise(seeds, self.parts.shape, device=self.device)
+        return self._drawn(request, self.steering(request), batch, noise, self._beginning(request, batch, canvas))
+
+    def _beginning(self, request: SampleRequest, batch: range, canvas: Canvas) -> Beginning:
+        change = cast(Changes, request.edit)
+        if not change.encode:
+            return OnCanvas(canvas, method_of(change), whole=change.strength == 1)
+        # What a picture is encoded under does not depend on what it is to become.
+        plain = replace(request, n=len(batch), rule="cfg", negative=None, autoguidance=None, classifier=None)
+        if change.source is None:
+            plain = replace(plain, guidance=0.0 if self.subjects else 1.0)
+        else:
+            labels, prompts = wanted(self.parts.conditioner, self.where, change.source, None, self.labels)
+            plain = replace(plain, guidance=1.0, labels=labels, prompts=prompts)
+        return Encoded(canvas, *self.steering(plain).conditioned(range(len(batch))))
+
+    def _drawn(
+        self, request: SampleRequest, steering: Steering, batch: range, noise: Noise, beginning: Beginning
+    ) -> Iterator[Preview]:
+        levels, codec = self.levels(request), self.parts.codec
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
-        for batch in batches:
-            noise = self.noise(request, batch, parts.shape)
-            # Entered anew for every step: a context manager held across a yield would leak into the caller.
+        # Entered anew for every step: a context manager held across a yield would leak into the caller.
+        with quiet():
+            denoiser, cond = steering.conditioned(batch)
+            x, walk = beginning(denoiser, levels, solver_of(request), cond, noise)
+        while True:
             with quiet():
-                denoiser, cond = steering.conditioned(batch)
-                x = start(noise, levels[0])
-                walk = trajectory(denoiser, x, levels, solver_of(request), cond=cond, noise=noise)
-            while True:
-                with quiet():
-                    step = next(walk, None)
-                if step is None:
-                    break
-                yield Preview(batch, step.index + 1, request.steps, x, step.prediction.x0, step.x, parts.codec)
-                x = step.x
+                step = next(walk, None)
+            if step is None:
+                break
+            yield Preview(batch, step.index + 1, request.steps, x, step.prediction.x0, step.x, codec)
+            x = step.x
 
     def _denoiser(self, request: SampleRequest) -> Preconditioned:
         """The denoiser in the precision and engine of `request`, made once. Refused where there is no such engine."""

@@ -15,8 +15,9 @@ from nirvana.diffusion.sample import start
 from nirvana.diffusion.search import candidates, search
 from nirvana.errors import Refused
 from nirvana.files import Json
+from nirvana.generate.checks import SEEDS
 from nirvana.generate.grids import SEARCHED, listed
-from nirvana.generate.request import SEEDS, SampleRequest
+from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Sampler
 from nirvana.generate.steering import solver_of
 

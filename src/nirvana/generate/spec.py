@@ -23,7 +23,7 @@ from nirvana.diffusion.schedule import BETAS, SCHEDULES, WRAPPERS, Schedule, Tab
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
-from nirvana.generate.request import flag, number, text, whole
+from nirvana.generate.checks import flag, number, text, whole
 from nirvana.nn import DiT, DiTConfig, UNet, UNetConfig
 
 T = TypeVar("T")

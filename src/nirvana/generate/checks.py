@@ -1,0 +1,43 @@
+"""Values of a request, each checked where it enters. No torch here."""
+
+from __future__ import annotations
+
+import math
+
+from nirvana.errors import Refused
+
+SEEDS = 2**63
+"""Seeds are below it."""
+
+
+def whole(name: str, value: object, least: int, most: int = SEEDS - 1) -> int:
+    """`value` if it is an integer in least..most, else Refused."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Refused(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        bound = f"at least {least}" if value < least else "at most 2^63-1" if most == SEEDS - 1 else f"at most {most}"
+        raise Refused(f"{name} must be {bound}, got {value}")
+    return value
+
+
+def number(name: str, value: object, least: float = 0.0) -> float:
+    """`value` if it is a finite number of at least `least`, else Refused."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Refused(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or value < least:
+        raise Refused(f"{name} must be a finite number of at least {least:g}, got {value}")
+    return float(value)
+
+
+def flag(name: str, value: object) -> bool:
+    """`value` if it is true or false, else Refused."""
+    if not isinstance(value, bool):
+        raise Refused(f"{name} must be true or false, got {value!r}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """`value` if it is a non-empty string, else Refused."""
+    if not isinstance(value, str) or not value:
+        raise Refused(f"{name} must be a non-empty name, got {value!r}")
+    return value

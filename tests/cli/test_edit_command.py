@@ -1,0 +1,128 @@
+"""`nirvana inpaint`, `outpaint` and `vary`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nirvana.cli.main import main
+from nirvana.edit import read_photo
+from nirvana.generate.editing import Editing
+from nirvana.modality.png import read_png_metadata
+from tiny_run import make_run
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_run(tmp_path_factory.mktemp("runs") / "run"))
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    mask = np.zeros((8, 10), np.uint8)
+    mask[2:5, 3:9] = 255
+    for folder in ("photos", "masks"):
+        Path(folder).mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 256, (8, 10), dtype=np.uint8)).save(f"photos/{name}.png")
+        Image.fromarray(mask).save(f"masks/{name}.png")
+
+
+def test_inpaint_writes_pictures_with_their_record(run: str, capsys: Captured) -> None:
+    assert main(["inpaint", run, "photos/a.png", "masks/a.png", "dog", "-n", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["files"] == ["edited/a-000.png", "edited/a-001.png"]
+    before, mask = read_photo("photos/a.png").pixels, read_photo("masks/a.png").pixels
+    for i, file in enumerate(said["files"]):
+        after = read_photo(file).pixels
+        assert np.array_equal(after[mask == 0], before[mask == 0]) and (after[mask > 0] != before[mask > 0]).any()
+        told: Any = read_png_metadata(Path(file))
+        assert (told["kind"], told["seed"], told["label"]) == ("edit", i, "dog")
+        assert told["request"]["edit"]["method"] == "langevin"
+
+
+def test_a_folder_goes_on_where_it_was_stopped(run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["inpaint", run, "photos", "masks", "cat", "--out", "filled"]
+    own, begun = Editing.run, list[str]()
+
+    def stopped(self: Editing, *args: Any) -> Any:
+        begun.append("edit")
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return own(self, *args)
+
+    monkeypatch.setattr(Editing, "run", stopped)
+    assert main(command) == 130
+    first = Path("filled/a.png").read_bytes()
+    assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png"]
+    assert main(command) == 0
+    assert len(begun) == 3 and "1 were there already" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png", "b.png"]
+    assert Path("filled/a.png").read_bytes() == first
+    assert main([*command, "--seed", "1"]) == 2
+    assert "filled/a.png is there and was made otherwise" in capsys.readouterr().err
+    assert main([*command, "--seed", "1", "--overwrite"]) == 0
+    assert Path("filled/a.png").read_bytes() != first
+
+
+def test_the_picture_itself_is_only_overwritten_when_asked(run: str, capsys: Captured) -> None:
+    before = Path("photos/a.png").read_bytes()
+    command = ["inpaint", run, "photos/a.png", "masks/a.png", "cat", "--out", "photos"]
+    assert main(command) == 2
+    assert "is the picture that is edited" in capsys.readouterr().err
+    assert Path("photos/a.png").read_bytes() == before
+    assert main([*command, "--overwrite"]) == 0
+    assert Path("photos/a.png").read_bytes() != before
+
+
+def test_outpaint_and_vary(run: str, capsys: Captured) -> None:
+    assert main(["outpaint", run, "photos/a.png", "cat", "--to", "20x9", "--out", "o"]) == 0
+    assert read_photo("o/a.png").size == (9, 20)
+    assert np.array_equal(read_photo("o/a.png").pixels[:8, 5:15], read_photo("photos/a.png").pixels)
+    assert main(["outpaint", run, "photos/a.png", "cat", "--left", "2", "--out", "p"]) == 0
+    assert read_photo("p/a.png").size == (8, 12)
+    assert main(["vary", run, "photos", "cat", "--strength", "0.4", "--out", "v"]) == 0
+    assert read_photo("v/b.png").size == (8, 10)
+    assert main(["vary", run, "photos/a.png", "cat", "--encode", "--source", "dog", "--out", "e"]) == 0
+    told: Any = read_png_metadata(Path("e/a.png"))
+    assert told["request"]["edit"]["encode"] is True and told["request"]["edit"]["source"] == "dog"
+    assert "1 picture edited" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["inpaint", "RUN", "photos/none.png", "masks/a.png"], "photos/none.png: no such file"),
+        (["inpaint", "RUN", "photos/a.png", "masks"], "name one mask"),
+        (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--strength", "0"], "strength must be more than 0"),
+        (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--metod", "ddnm"], "did you mean '--method'"),
+        (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--guidence", "2"], "did you mean '--guidance'"),
+        (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--out", "photos/a.png"], "photos/a.png is a file"),
+        (["outpaint", "RUN", "photos/a.png"], "say how far"),
+        (["outpaint", "RUN", "photos/a.png", "--to", "5x5"], "larger than 5x5"),
+        (["outpaint", "RUN", "photos/a.png", "--to", "five"], "such as 512x256, got 'five'"),
+        (["vary", "RUN", "photos/a.png", "--source", "cat"], "encode the picture"),
+        (["vary", "RUN", "empty"], "has no pictures"),
+    ],
+)
+def test_bad_requests_are_one_line_and_nothing_is_written(
+    run: str, capsys: Captured, args: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    before = sorted(Path().rglob("*"))
+    assert main([run if arg == "RUN" else arg for arg in args]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    Path("masks/b.png").unlink()
+    assert main(["inpaint", run, "photos", "masks"]) == 2
+    assert "has no mask for b.png (1 lack one)" in capsys.readouterr().err

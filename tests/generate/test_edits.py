@@ -1,0 +1,217 @@
+"""Edits: what was to stay stays, windows see each other, and strength and encoding are what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nirvana.edit import Photo, read_photo
+from nirvana.errors import Refused
+from nirvana.generate.changes import Changes, Taken
+from nirvana.generate.editing import EditPreview
+from nirvana.generate.edits import Edit, Edited, as_photo, prepare_edit
+from nirvana.generate.model import Model, load
+from nirvana.generate.request import SampleRequest
+from tiny_run import make_run, spec
+
+UNREAD = Taken(None, "")
+RNG = np.random.default_rng(3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(make_run(tmp_path_factory.mktemp("runs") / "run"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model of colour pictures without classes."""
+    return load(make_run(tmp_path_factory.mktemp("runs") / "run", spec((), channels=3)), device="cpu")
+
+
+def photo(height: int, width: int, channels: int = 1, deep: bool = False) -> Photo:
+    values = RNG.integers(0, 65536 if deep else 256, (height, width, channels))
+    return Photo(values.astype(np.uint16 if deep else np.uint8))
+
+
+def hole(height: int, width: int, *box: int) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    top, bottom, left, right = box
+    mask[top:bottom, left:right] = 255
+    return mask
+
+
+def prepared(
+    model: Model, picture: Any, mask: Any, change: Changes, context: int | None = None, **settings: Any
+) -> Edit:
+    ask = partial(_asked, model, settings)
+    return prepare_edit(model, picture, mask, change=change, context=context, ask=ask)
+
+
+def _asked(model: Model, settings: dict[str, Any], edit: Changes) -> SampleRequest:
+    return model.request(**settings, edit=edit)
+
+
+def edited(model: Model, picture: Photo, mask: np.ndarray | None, change: Changes, **settings: Any) -> Edited:
+    return prepared(model, picture, mask, change, **settings).result()
+
+
+@pytest.mark.parametrize("method", ["langevin:steps=2", "ddnm", "replacement", "repaint:resample=1"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_outside_of_the_mask_every_pixel_stays_in_edit_after_edit(flat: Model, method: str, deep: bool) -> None:
+    first = now = photo(13, 17, 3, deep)
+    mask = hole(13, 17, 3, 9, 2, 14)
+    for seed in range(3):
+        now = edited(flat, now, mask, Changes(UNREAD, UNREAD, method=method, feather=1), seed=seed)[0]
+    assert np.array_equal(now.pixels[mask == 0], first.pixels[mask == 0]) and now.pixels.dtype == first.pixels.dtype
+    assert (now.pixels[mask > 0] != first.pixels[mask > 0]).any(-1).mean() > 0.8
+
+
+def test_a_single_pixel_changes_alone(flat: Model) -> None:
+    picture, mask = photo(20, 20, 3), hole(20, 20, 5, 6, 7, 8)
+    for feather in (0, 3):
+        out = edited(flat, picture, mask, Changes(UNREAD, UNREAD, feather=feather))[0]
+        changed = (out.pixels != picture.pixels).any(-1)
+        assert changed[5, 7] and changed.sum() == 1
+
+
+def test_a_variant_is_the_same_alone_and_in_any_batch(model: Model) -> None:
+    picture, mask = photo(8, 14), hole(8, 14, 0, 8, 3, 14)
+    together = edited(model, picture, mask, Changes(UNREAD, UNREAD), n=3, label="cat")
+    by_two = edited(model, picture, mask, Changes(UNREAD, UNREAD), n=3, batch=2, label="cat")
+    alone = edited(model, picture, mask, Changes(UNREAD, UNREAD), n=1, seed=2, label="cat")
+    for a, b in ((together[0], by_two[0]), (together[2], by_two[2]), (together[2], alone[0])):
+        assert np.abs(a.pixels.astype(int) - b.pixels.astype(int)).max() <= 1
+    assert (together[0].pixels != together[1].pixels).any()
+
+
+def test_a_larger_hole_is_filled_window_by_window_and_each_window_begins_with_noise_of_its_own(model: Model) -> None:
+    picture = Photo(np.full((8, 40, 1), 90, np.uint8))
+    edit = prepared(model, picture, None, Changes(UNREAD), context=2, label="cat")
+    events = [event for event in edit.run() if isinstance(event, EditPreview)]
+    assert len(events) == edit.steps == len(edit.editing.order) * edit.request.steps
+    places = [event.place.left for event in events if event.drawing.step == 1]
+    assert places == sorted(places) and len(places) == 7
+    begun = [event.drawing.before for event in events if event.drawing.step == 1]
+    free = [before[..., 2:] for before in begun if before is not None]
+    assert not any(torch.equal(free[0], other) for other in free[1:])
+    # What a window knows is what the one before it drew.
+    drawn = {e.place.left: e.drawing.pictures for e in events if e.drawing.done}
+    assert np.array_equal(drawn[6][0, :, :2], drawn[0][0, :, 6:])
+
+
+def test_margins_are_added_and_the_picture_stays(model: Model) -> None:
+    picture = photo(6, 9)
+    out = edited(model, picture, None, Changes(UNREAD, left=3, top=1, right=5, bottom=2), label="dog")[0]
+    assert out.size == (9, 17) and np.array_equal(out.pixels[1:7, 3:12], picture.pixels)
+    middle = prepare_edit(model, picture, change=Changes(UNREAD), size=(12, 9))
+    assert middle.request.edit is not None and middle.request.edit.margins == (1, 1, 2, 2)
+    with pytest.raises(Refused, match="the picture is 9x6, larger than 8x20"):
+        prepare_edit(model, picture, change=Changes(UNREAD), size=(8, 20))
+
+
+def test_a_picture_smaller_than_the_canvas_is_edited_and_keeps_its_size(model: Model) -> None:
+    picture, mask = photo(5, 3), hole(5, 3, 0, 2, 0, 3)
+    out = edited(model, picture, mask, Changes(UNREAD, UNREAD))[0]
+    assert out.size == (5, 3) and np.array_equal(out.pixels[2:], picture.pixels[2:])
+
+
+def test_strength_begins_at_its_level_and_walks_the_steps_that_were_asked_for(model: Model) -> None:
+    picture = photo(8, 8)
+    edit = prepared(model, picture, None, Changes(UNREAD, strength=0.3), steps=5, label="cat")
+    sampler = model.diffusion("ema", "pictures")
+    levels = sampler.levels(edit.request)
+    assert len(levels) == 6 and float(levels[0].angle) == pytest.approx(0.3 * np.pi / 2)
+    events = [event for event in edit.run() if isinstance(event, EditPreview)]
+    assert [event.drawing.step for event in events] == [1, 2, 3, 4, 5]
+    y = picture.pixels[..., 0].astype(np.float64) / 127.5 - 1
+    before = events[0].drawing.before
+    assert before is not None
+    noise = (before[0, 0].double().numpy() - np.cos(0.15 * np.pi) * y) / np.sin(0.15 * np.pi)
+    assert abs(noise.mean()) < 0.5 and 0.7 < noise.std() < 1.3
+    weak = edited(model, picture, None, Changes(UNREAD, strength=0.01), label="cat")[0]
+    assert np.abs(weak.pixels.astype(int) - picture.pixels.astype(int)).max() < 12
+
+
+def test_an_encoded_picture_comes_back_at_the_order_of_the_solver(model: Model) -> None:
+    picture, errors = Photo(np.full((8, 8, 1), 128, np.uint8)), list[float]()
+    for steps in (20, 80):
+        change = Changes(UNREAD, encode=True, source="cat", strength=0.6)
+        settings = {"steps": steps, "label": "cat", "guidance": 1.0, "solver": "ddim", "grid": "uniform"}
+        out = edited(model, picture, None, change, **settings)[0]
+        errors.append(float(np.abs(out.pixels.astype(float) - picture.pixels).mean()))
+    assert errors[1] < 0.6 * errors[0] or errors[0] < 2
+    other = edited(model, picture, None, replace(change, source="dog"), **{**settings, "label": "otter"})[0]
+    assert (other.pixels != out.pixels).any()
+
+
+def test_an_edit_is_in_the_record_and_a_request_reads_it_again(model: Model, tmp_path: Path) -> None:
+    Image.fromarray(photo(8, 8).pixels[..., 0]).save(tmp_path / "p.png")
+    Image.fromarray(hole(8, 8, 0, 4, 0, 4)).save(tmp_path / "m.png")
+    change = Changes(UNREAD, UNREAD, method="ddnm", feather=1)
+    edit = prepared(model, tmp_path / "p.png", tmp_path / "m.png", change, label="cat")
+    request = edit.request
+    assert request.edit is not None and request.edit.mask is not None
+    assert request.edit.picture.path == str(tmp_path / "p.png")
+    assert request.edit.picture == Taken.of(read_photo(tmp_path / "p.png"), tmp_path / "p.png")
+    assert request.edit.picture.sha256 != request.edit.mask.sha256
+    assert SampleRequest.from_json(request.to_json()) == request
+    result = edit.result()
+    (tmp_path / "out.png").write_bytes(result.png(0))
+    assert Image.open(tmp_path / "out.png").text.keys() == {"nirvana"}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_pictures_from_memory() -> None:
+    array = RNG.integers(0, 256, (4, 5, 4)).astype(np.uint8)
+    for form in (array, Image.fromarray(array)):
+        found = as_photo(form)
+        assert found.alpha is not None and np.array_equal(np.dstack([found.pixels, found.alpha]), array)
+    assert as_photo(array[..., 0]).pixels.shape == (4, 5, 1)
+    for bad in (array.astype(np.float32), np.zeros((4,), np.uint8), np.zeros((4, 4, 5), np.uint8)):
+        with pytest.raises(Refused, match="is no picture"):
+            as_photo(bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "mask", "settings", "message"),
+    [
+        (Changes(UNREAD, UNREAD), hole(8, 8, 0, 0, 0, 0), {}, "black everywhere"),
+        (Changes(UNREAD, UNREAD), hole(7, 8, 0, 1, 0, 1), {}, "is 8x7 pixels and the picture 8x8; add --fit"),
+        (Changes(UNREAD, UNREAD, method="magic"), hole(8, 8, 0, 1, 0, 1), {}, "unknown method 'magic'"),
+        (Changes(UNREAD, UNREAD, method="langevin:size=3"), hole(8, 8, 0, 1, 0, 1), {}, "below 2"),
+        (Changes(UNREAD), None, {"context": 8}, "leaves nothing to draw on the model's canvas of 8x8"),
+        (Changes(UNREAD, encode=True), None, {"solver": "ddpm"}, "takes a solver without noise"),
+        (Changes(UNREAD, encode=True, source="bird"), None, {}, "bird"),
+        (Changes(UNREAD), None, {"to": "dog", "n": 2}, "an edit has no way to go"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_drawn(
+    model: Model, change: Changes, mask: np.ndarray | None, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Refused, match=message):
+        edited(model, photo(8, 8), mask, change, **settings)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strength": 0.0}, "strength must be more than 0"),
+        ({"strength": 1.5}, "at most 1"),
+        ({"strength": float("nan")}, "finite"),
+        ({"left": -1}, "left must be at least 0"),
+        ({"feather": 2**17}, "feather must be at most"),
+        ({"method": "ddnm:"}, "NAME:KEY=VALUE"),
+        ({"source": "cat"}, "encode the picture"),
+        ({"invert": True}, "no mask to invert"),
+    ],
+)
+def test_bad_values_of_an_edit_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        replace(Changes(UNREAD), **values)  # pyright: ignore[reportArgumentType]
