@@ -90,7 +90,7 @@ def made(kind: str, text: str, known: Mapping[str, Callable[..., T]], *first: ob
         raise Refused(f"the {kind} '{text}' is not possible: {error}") from None
 
 
-def parameters(factory: Callable[..., object], first: int = 0) -> dict[str, float]:
+def parameters(factory: Callable[..., object], first: int = 0) -> dict[str, int | float]:
     """The numbers that a factory takes by name behind its `first` parameters, with their defaults."""
     if isinstance(factory, _Says):
         return dict(factory.parameters)
