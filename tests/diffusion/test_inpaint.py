@@ -29,6 +29,7 @@ from nirvana.diffusion import (
 from nirvana.diffusion.guidance import CFG, CFGpp
 from nirvana.diffusion.inpaint import METHODS, Known, Langevin, Method, Observed, RePaint, calls, inpainted
 from nirvana.diffusion.inpaint.repaint import renoised
+from nirvana.diffusion.noise import Key
 from nirvana.diffusion.solver import Multistep
 from nirvana.diffusion.solver.multistep import History
 from nirvana.errors import Refused
@@ -285,6 +286,43 @@ def test_repaint_jumps_down_to_noisy_levels_and_back():
     walked = [(index[id(now)], index[id(nxt)]) for now, nxt in denoiser.asked if nxt is not None]
     high, low = [(1, 2), (2, 3), (3, 4)], [(4, 5)]
     assert walked == [(0, 1), *high, *high, *high, *low, *low, *low, (5, 6)]
+    turns = [len(RePaint(2, 1).below(LEVELS, i)) for i in range(6)]
+    assert turns == [0, 1, 1, 1, 1, 0]  # not from pure noise, not to clean data
+
+
+def test_repaint_has_new_noise_in_what_is_known_at_every_level_down():
+    given, seen = noise(dtype=F64), list[Tensor]()
+    observed = Observed(y().double(), one_pixel())
+    x = observed.begun(given, LEVELS[0])
+
+    def watching(x: Tensor, level: Level, cond: Cond, nxt: Level | None = None) -> Prediction:
+        seen.append((x - level.alpha * observed.y)[:, one_pixel()] / level.sigma)
+        return Prediction(x)
+
+    list(inpainted(RePaint(1, 3), watching, x, observed, LEVELS, DDIM(), cond={}, noise=given))
+    for call, draw in ((2, 1), (3, 3)):  # of the steps 1 -> 2 -> 3 -> 4, after the first and the second
+        assert torch.allclose(seen[call], given.fresh(("repaint", 1, 0, draw))[:, one_pixel()], atol=1e-13)
+
+
+class Listening(SeededNoise):
+    """Writes down the keys of what is drawn."""
+
+    def fresh(self, key: Key) -> Tensor:
+        keys.append(key)
+        return super().fresh(key)
+
+
+keys: list[Key] = []
+
+
+@pytest.mark.parametrize("method", [METHODS["replacement"](), RePaint(3, 2), Langevin(3)])
+def test_no_number_is_drawn_twice_and_the_momentum_goes_on(method: Method):
+    keys.clear()
+    given, observed = Listening([1], SHAPE), Observed(y(), one_pixel())
+    x = observed.begun(given, LEVELS[0])
+    list(inpainted(method, Smooth(), x, observed, LEVELS, DDIM(), cond={}, noise=given))
+    assert len(keys) == len(set(keys)) >= 5
+    assert isinstance(method, Langevin) == ("momentum" in keys)
 
 
 @pytest.mark.parametrize(

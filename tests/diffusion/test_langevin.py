@@ -47,6 +47,15 @@ def test_the_law_is_exact_at_every_stable_size(size: float, k: float):
     assert float(found.cov(torch.zeros(1, 1, dtype=F64))) == pytest.approx(float(cov), rel=1e-8)
 
 
+def test_the_first_kick_is_half_of_one():
+    """q -> q + h/2 (1 + c) (p - h/2 k q), c = exp(-friction h)."""
+    level, k, h = Level.of(1.0, 0.7), 0.4, 1.2
+    found, _ = at_one_level(Langevin(1, h, 0.3), of_curvature(k, level), level, torch.tensor([False]), 1)
+    drift = h / 2 * (1 + math.exp(-0.3 * h))
+    assert float(found.of_x) == pytest.approx(1 - drift * h / 2 * k, rel=1e-12)
+    assert float(found.of_noise[0]) == pytest.approx(0.7 * drift, rel=1e-12)
+
+
 def test_it_mixes_in_one_over_the_root_of_the_curvature():
     """Overdamped, with the same drift a step, exp(-k size^2/2 n) is left after n steps: it takes 1/k."""
     level, size = Level.of(1.0, 0.7), 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 import torch
 from jaxtyping import Float
@@ -95,7 +95,7 @@ class _Resampled:
             x = self.observed.put(x, level, noise.fresh(("replacement", index)))
         below = self.method.below(self.levels, index)
         for turn in range(self.method.resample if below else 0):
-            keys = (("repaint", index, turn, draw) for draw in range(2 * len(below) + 2))
+            keys = (("repaint", index, turn, draw) for draw in count())
             x = self._there_and_back(x, [level, *below], denoise, noise, keys)
         return x
 
@@ -105,5 +105,4 @@ class _Resampled:
         for now, nxt in pairwise(walk):
             step, _ = Ancestral().step(denoise, x, now, nxt, None, _Keyed(noise, next(keys)))
             x = self.observed.put(step.x, nxt, noise.fresh(next(keys)))
-        back = renoised(x, walk[-1], walk[0], noise.fresh(next(keys)))
-        return self.observed.put(back, walk[0], noise.fresh(next(keys)))
+        return renoised(x, walk[-1], walk[0], noise.fresh(next(keys)))
