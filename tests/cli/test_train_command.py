@@ -50,7 +50,10 @@ class StandIn:
             rejected=rejected, pictures=40, channels=3, size=32, names=("cat", "dog"), captioned=30, notes=("odd rows",)
         )
         self.data = SimpleNamespace(notices=("no cache",), manifest=manifest)
-        spec = {"network": {"width": 48, "stem": 2}, "conditioner": {"kind": "labels", "names": ["cat", "dog"]}}
+        spec = {
+            "network": {"kind": "unet", "width": 48, "stem": 2},
+            "conditioner": {"kind": "labels", "names": ["cat", "dog"]},
+        }
         self.run = SimpleNamespace(path=Path("r"), model_spec=spec, plan=TrainPlan(images=20, batch=4, accumulate=2))
         self.parameters, self.passes = 2_500_000, 0.5
         self.task = SimpleNamespace(device=torch.device("cpu"))

@@ -15,6 +15,7 @@ from nirvana.diffusion.grid import (
     at_lam,
     at_ratios,
     at_times,
+    below,
     karras,
     leading,
     linspace,
@@ -233,3 +234,30 @@ def test_a_range_that_is_none_is_refused(lam: tuple[float, float]):
     for factory in (karras, uniform_lam):
         with pytest.raises(ValueError, match="range of lam"):
             factory(lam)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("strength", "n"), [(0.9, 7), (0.5, 1), (0.5, 6), (0.2, 3)])
+def test_below_walks_exactly_n_steps_from_the_angle_on_the_grids_own_levels(name: str, strength: float, n: int):
+    grid, schedule, _ = CASES[name]
+    levels = below(grid, strength)(schedule, n)
+    assert len(levels) == n + 1 and levels[-1].is_clean and strictly_monotone(levels) == "falling"
+    assert float(levels[0].angle) == pytest.approx(strength * math.pi / 2, abs=1e-12)
+    # The fewest steps of which n levels lie at less noise: with one step less there are fewer.
+    steps = n
+    while len(less := [x for x in grid(schedule, steps) if float(x.angle) < strength * math.pi / 2]) < n:
+        steps += 1
+    for found, own in zip(levels[1:], less[-n:], strict=True):
+        assert torch.equal(found.alpha, own.alpha) and torch.equal(found.sigma, own.sigma)
+
+
+def test_the_whole_strength_is_the_grid_and_none_is_refused():
+    levels, own = below(uniform, 1.0)(RectifiedFlow(), 4), uniform(RectifiedFlow(), 4)
+    assert all(torch.equal(a.alpha, b.alpha) for a, b in zip(levels, own, strict=True))
+    for strength in (0.0, -0.1, 1.01, math.nan):
+        with pytest.raises(ValueError, match="no part of the way"):
+            below(uniform, strength)
+    with pytest.raises(ValueError, match="at least 1 step"):
+        below(uniform, 0.5)(RectifiedFlow(), 0)
+    with pytest.raises(ValueError, match="a list of 3 levels"):
+        below(at_ratios([5.0, 1.0, 0.0]), 0.5)(RectifiedFlow(), 3)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.noise import SeededNoise, sample_rng
+from nirvana.diffusion.noise import Between, SeededNoise, sample_rng
 
 F64 = torch.float64
 HALF, NEXT = Level.from_lam(0.0), Level.from_lam(0.7)
@@ -20,7 +20,7 @@ def of_snr(snr: float) -> Level:
     return Level.of(math.sqrt(snr), 1.0)
 
 
-def draws(noise: SeededNoise) -> list[Tensor]:
+def draws(noise: SeededNoise | Between) -> list[Tensor]:
     walk = [Level.from_lam(lam) for lam in (-math.inf, -1.0, 0.5, math.inf)]
     paths = [noise.path(now, nxt) for now, nxt in pairwise(walk)]
     return [noise.initial(), *paths, noise.fresh("churn"), noise.fresh(("repaint", 3)), noise.initial()]
@@ -155,3 +155,17 @@ def test_sample_rng_is_a_function_of_all_three():
 
 
 EXPECTED_SEED = int.from_bytes(bytes.fromhex("19f3b77e4f9127f7"), "little")
+
+
+def test_on_the_way_between_two_noises_every_part_is_a_unit_normal_and_the_ends_are_exact():
+    parts = [0.0, 0.3, 0.5, 1.0]
+    start, end = (SeededNoise([seed] * 4, (20_000,)) for seed in (1, 2))
+    way = draws(Between(start, end, parts))
+    ends = (draws(SeededNoise([seed], (20_000,))) for seed in (1, 2))
+    for drawn, first, last in zip(way, *ends, strict=True):
+        assert torch.equal(drawn[0], first[0]) and torch.equal(drawn[3], last[0])
+        torch.testing.assert_close(drawn[2], (first[0] + last[0]) / math.sqrt(2))
+        torch.testing.assert_close(drawn.std(1), torch.ones(4), rtol=0.03, atol=0)
+    # Even steps along the arc: the angle to the start grows with the part.
+    likeness = float(torch.cosine_similarity(way[0][1], way[0][0], dim=0))
+    assert likeness == pytest.approx(math.cos(0.15 * math.pi), abs=0.03)

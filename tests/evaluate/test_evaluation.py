@@ -16,13 +16,15 @@ from nirvana.evaluate import curves
 from nirvana.evaluate import evaluation as module
 from nirvana.evaluate.alignment import fit_ridge
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
-from nirvana.evaluate.measures import MEASURES, alignment, prompt_following
+from nirvana.evaluate.measures import MEASURES
+from nirvana.evaluate.prompts import alignment, prompt_following
 from nirvana.evaluate.report import page
 from nirvana.evaluate.samples import LEAST
 from nirvana.evaluate.scores import Evaluation, Score
 from nirvana.evaluate.space import ModuleSpace
 from nirvana.evaluate.statistics import Interval
 from nirvana.generate.model import Model, load
+from nirvana.train.plot import Line, plot
 from tiny_evaluation import digits_run, space
 
 
@@ -73,7 +75,10 @@ def test_details_say_classes_curves_and_copies(outcome: Outcome) -> None:
     assert sum(row["share"] for row in details["shares"]["classes"]) == pytest.approx(1)
     assert [row["class"] for row in details["classes"]] == list("0123456789")
     assert {curve["against"] for curve in details["curves"]} == {"network calls", "guidance"}
-    assert [point["x"] for point in details["curves"][0]["points"]] == [1, 3]
+    by_calls = [curve for curve in details["curves"] if curve["against"] == "network calls"]
+    assert [curve["name"] for curve in by_calls] == ["ddim", "unipc-2", "heun", "dpmpp-2m-sde"]
+    calls = {curve["name"]: [point["x"] for point in curve["points"]] for curve in by_calls}
+    assert calls["ddim"] == [1, 3] and calls["heun"] == [1, 4]  # twice in the middle step
     assert sum(details["copies"]["samples"]) == pytest.approx(1)
 
 
@@ -211,3 +216,18 @@ def test_samples_are_held_against_unseen_pictures_of_a_built_in(run: Path) -> No
 def test_interval_type_survives(outcome: Outcome) -> None:
     again = Score.from_json(outcome.evaluation.scores[0].to_json())
     assert again == outcome.evaluation.scores[0] and isinstance(again.interval, Interval)
+
+
+def test_a_solver_with_numbers_has_its_line_and_one_that_cannot_be_used_has_none(run: Path) -> None:
+    model = load(run)
+    lines = list(curves._by_solver(model, model.request(solver="ddim:eta=0.5")))
+    assert [name for _, name, _ in lines] == ["ddim:eta=0.5", "ddim", "unipc-2", "heun"]
+    lines = list(curves._by_solver(model, model.request(solver="ddim", rule="cfg++")))
+    assert [name for _, name, _ in lines] == ["ddim"]  # the rule is for deterministic first-order steps
+
+
+def test_calls_are_drawn_on_an_axis_that_doubles() -> None:
+    svg = plot([Line("a", [(4.0, 1.0), (8.0, 1.0), (32.0, 1.0)], "a", dots=True)], "calls", doubling=True)
+    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', svg)]
+    assert places[2] - places[1] == pytest.approx(2 * (places[1] - places[0]), abs=0.2)
+    assert re.findall(r'middle">(\d+)<', svg) == ["4", "8", "16", "32"]

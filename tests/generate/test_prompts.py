@@ -19,7 +19,7 @@ from nirvana.engine.network import Inputs, traced
 from nirvana.errors import Refused
 from nirvana.generate import Model, load, reproduce
 from nirvana.generate import sheet as sheets
-from nirvana.generate.asked import Ask, asked, prompts_in
+from nirvana.generate.asked import Ask, asked, end_of, prompts_in
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import network_spec
 from nirvana.generate.wanted import check_engine
@@ -117,6 +117,36 @@ def test_the_way_to_another_prompt_begins_and_ends_at_the_pictures_of_the_two(mo
     assert images.grid().height < images.grid().width / 3
 
 
+@pytest.mark.parametrize("solver", ["ddim", "ddpm", "dpmpp-2m-sde"])
+def test_the_way_to_another_seed_begins_and_ends_at_the_pictures_of_the_two(model: Model, solver: str) -> None:
+    ways = [
+        model.generate("a red circle", to=f"{end}seed:9", n=3, steps=3, seed=5, solver=solver, batch=2)
+        for end in ("", "a blue square ")
+    ]
+    for images, end in zip(ways, ("a red circle", "a blue square"), strict=True):
+        for index, prompt, seed in ((0, "a red circle", 5), (2, end, 9)):
+            alone = model.generate(prompt, n=1, steps=3, seed=seed, solver=solver).array[0]
+            assert np.abs(images.array[index].astype(int) - alone.astype(int)).max() <= 1
+            assert images.metadata(index)["seed"] == seed
+        assert (images.array[1] != images.array[0]).any() and (images.array[1] != images.array[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("written", "end"),
+    [
+        (None, (None, None)),
+        ("a cat", ("a cat", None)),
+        ("", ("", None)),
+        ("seed:5", (None, 5)),
+        ("a cat seed:05 ", ("a cat", 5)),
+        ("a seed:5 a cat", ("a seed:5 a cat", None)),
+        ("birdseed:5", ("birdseed:5", None)),
+    ],
+)
+def test_the_end_of_a_way_is_a_text_a_seed_or_both(written: str | None, end: tuple[str | None, int | None]) -> None:
+    assert end_of(written) == end
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -164,7 +194,7 @@ def test_pictures_record_their_prompts_and_reproduce(model: Model, tmp_path: Pat
 
 
 def test_requests_of_earlier_versions_have_no_prompts() -> None:
-    old = {k: v for k, v in SampleRequest().to_json().items() if k not in ("prompts", "to")}
+    old = {k: v for k, v in SampleRequest().to_json().items() if k not in ("prompts", "to", "to_seed")}
     request = SampleRequest.from_json({**old, "version": 3})
     assert (request.prompts, request.to) == ((), None) and request.to_json() == {**old, "version": 3}
     with pytest.raises(Refused, match="version 3 has no 'prompts'"):

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from nirvana.diffusion.grid import GRIDS
+from nirvana.generate.latent_spec import FAMILIES
 from nirvana.generate.spec import build
 from nirvana.recipes.recipe import RECIPES, Facts, stem_of
 
 
 @pytest.mark.parametrize("facts", [Facts(8, 1, ("a", "b")), Facts(28, 1), Facts(64, 3, ("a",))], ids=str)
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in FAMILIES])
 def test_a_recipe_can_be_stored_built_and_trained(name: str, facts: Facts) -> None:
     recipe = RECIPES[name](facts)
     parts = build(json.loads(json.dumps(recipe.model)))

@@ -84,6 +84,7 @@ def test_what_is_kept_is_counted_once() -> None:
     class One(DiffusionTask):
         device = CPU  # type: ignore[assignment]
         parts = SimpleNamespace(conditioner=NoConditioner())  # type: ignore[assignment]
+        modules = torch.nn.ModuleDict()
         phases = (Phase("only", {"weight": weight}),)  # type: ignore[assignment]
 
         def __init__(self) -> None:

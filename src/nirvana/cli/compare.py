@@ -29,10 +29,11 @@ def compare(
     from nirvana.evaluate.compare import compare as compared
     from nirvana.evaluate.scores import Evaluation
     from nirvana.generate.model import find
+    from nirvana.zoo import beside
 
     evaluations: dict[str, Evaluation] = {}
     for run in runs:
-        evaluations[run] = Evaluation.read(find(run))
+        evaluations[run] = Evaluation.read(beside(find(run)))
     rows = compared(evaluations)
     text = "\n".join(_lines(list(evaluations), rows))
     console.result(text, {"runs": list(evaluations), "rows": [row.to_json() for row in rows]})

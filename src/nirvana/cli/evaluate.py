@@ -24,6 +24,7 @@ def evaluate(
     n: Annotated[int | None, arg(aliases=["-n"], metavar="N", help_behavior_hint="")] = None,
     minutes: Annotated[float | None, arg(metavar="M", help_behavior_hint="")] = None,
     curves: bool = False,
+    bits: bool = False,
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
     solver: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
@@ -47,6 +48,7 @@ def evaluate(
         n: how many pictures (what fits the time, at least 2,000)
         minutes: time to draw them in (5)
         curves: also quality against network calls, for several solvers, and against guidance
+        bits: also bits per dimension of pictures that were not trained on (64 of them; not for a GAN)
         guidance: as for generate (what the run recommends)
         steps: denoising steps (what the run recommends)
         solver: how a step is made (what the run recommends)
@@ -57,15 +59,16 @@ def evaluate(
     """
     from nirvana.evaluate.evaluation import Plan
 
-    plan = Plan(against, n, minutes, curves, guidance, steps, solver, seed, space)
+    plan = Plan(against, n, minutes, curves, guidance, steps, solver, seed, space, bits)
     from nirvana.evaluate.report import write_report
     from nirvana.evaluate.scores import FOLDER
     from nirvana.files import explained
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
+    from nirvana.zoo import beside
 
     found = load(model, device=device)
-    folder = check_folder(out) if out is not None else found.run.path / FOLDER
+    folder = check_folder(out) if out is not None else beside(found.run.path) / FOLDER
     outcome = _watched(console, found, plan)
     with explained(folder, "make room, or choose another --out"):
         folder.mkdir(parents=True, exist_ok=True)

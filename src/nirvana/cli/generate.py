@@ -11,6 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from nirvana.cli.console import Console, duration
 from nirvana.errors import Refused
 from nirvana.files import Json, explained
+from nirvana.generate.asked import end_of
 from nirvana.generate.named import taken
 from nirvana.generate.request import SampleRequest, interval
 
@@ -41,7 +42,7 @@ def generate(
     guidance_interval: Annotated[str | None, arg(metavar="LOW,HIGH", help_behavior_hint="")] = None,
     rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg",
     negative: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
-    to: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
+    to: Annotated[str | None, arg(metavar="[TEXT] [seed:S]", help_behavior_hint="")] = None,
     strict: bool = False,
     autoguidance: Annotated[str | None, arg(metavar="FRACTION|IMAGES", help_behavior_hint="")] = None,
     classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
@@ -62,6 +63,7 @@ def generate(
       nirvana generate runs/flowers --label tulip --label rose -n 8 --guidance 3
       nirvana generate runs/flowers --label tulip:1.5+rose:0.5 --rule apg:eta=0 --guidance 4
       nirvana generate runs/flowers --steps 50 --animate --out pictures
+      nirvana generate runs/flowers --label tulip --to "rose seed:9" -n 8
 
     Args:
         model: a run folder, or the name of one in runs/
@@ -81,7 +83,7 @@ def generate(
         guidance_interval: guide only between these noise levels sigma/alpha (everywhere)
         rule: how guidance is applied: cfg, cfg++, rescale, apg, threshold
         negative: prompt or class to lead away from, in place of none
-        to: go from the prompt (or label) to this one, in N pictures of one noise
+        to: go from the prompt (or label) and seed to these in N pictures: TEXT, seed:S, or both ("a cat seed:9")
         strict: refuse a prompt that is too long to be read at once, rather than reading it in pieces
         autoguidance: lead away from the model as it was at this moment of its training, such as 1/8
         classifier: also steer by the gradient of a classifier: fashion
@@ -92,6 +94,7 @@ def generate(
         device: cpu, cuda, mps or auto
     """
     # What needs no model is refused before torch is imported.
+    end, end_seed = end_of(to)
     ratios = None if guidance_interval is None else interval(guidance_interval)
     SampleRequest(
         n=n,
@@ -108,7 +111,8 @@ def generate(
         negative=negative,
         autoguidance=autoguidance,
         classifier=classifier,
-        to=to,
+        to=end,
+        to_seed=end_seed,
     )
     if compile and engine != "torch":
         raise Refused(f"the engine '{engine}' was compiled at its export; leave --compile out")
@@ -139,6 +143,10 @@ def generate(
         to=to,
         strict=strict,
     )
+    if animate and found.family != "diffusion" and not request.way:
+        raise Refused(
+            f"{found.run.path} draws in one call, with no way from noise to show; leave --animate out, or give --to"
+        )
     folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
     note_prompts(console, found, request, prompt)
     _note_cost(console, found, request)
@@ -152,8 +160,7 @@ def generate(
             save_animation(frames, folder / ANIMATION)
         paths.append(folder / ANIMATION)
     console.result(
-        f"{n} picture{'s' if n > 1 else ''} in {folder}"
-        f" ({request.steps} steps of {request.solver}{_guidance(request)}, {duration(seconds)})",
+        f"{n} picture{'s' if n > 1 else ''} in {folder} ({_way(found, request)}, {duration(seconds)})",
         {
             "out": str(folder),
             "files": [str(path) for path in paths],
@@ -162,6 +169,13 @@ def generate(
             **readings_json(found, request),
         },
     )
+
+
+def _way(model: Model, request: SampleRequest) -> str:
+    """How the pictures were drawn, for people."""
+    if model.family != "diffusion":
+        return f"one call of a {model.family.upper()}"
+    return f"{request.steps} steps of {request.solver}{_guidance(request)}"
 
 
 def note_prompts(console: Console, model: Model, request: SampleRequest, prompt: str | None) -> None:
@@ -224,7 +238,7 @@ def run(console: Console, model: Model, request: SampleRequest, animate: bool) -
     from nirvana.generate.animate import Recorder, there_and_back
     from nirvana.generate.model import Preview
 
-    recorder = Recorder(request) if animate and request.to is None else None
+    recorder = Recorder(request) if animate and not request.way else None
     batches = len(request.batches())
     with console.progress("generating", batches * request.steps, "steps") as bar:
 
@@ -235,6 +249,6 @@ def run(console: Console, model: Model, request: SampleRequest, animate: bool) -
             return preview
 
         images = model.gather(request, map(watched, model.stream(request)))
-    if animate and request.to is not None:
+    if animate and request.way:
         return images, there_and_back(images)
     return images, [] if recorder is None else recorder.frames()

@@ -33,18 +33,22 @@ def _lines(known: dict[str, Json]) -> str:
     labels = ", ".join(cast("list[str]", known["labels"])) or none
     best = ", ".join(f"{name} {value}" for name, value in cast("dict[str, Json]", known["recommended"]).items())
     state = "finished" if known["finished"] else f"stopped before {known['planned_images']}"
+    diffusion = {
+        "recommended": best,
+        "solvers": ", ".join(cast("list[str]", known["solvers"])),
+        "rules": ", ".join(cast("list[str]", known["rules"])),
+        "moments": ", ".join(cast("list[str]", known["moments"])) or "none (for autoguidance)",
+    }
     rows = {
         "model": known["path"],
+        "family": known["family"],
         "makes": f"{shape} (channels, height, width)",
         "labels": labels,
         "prompts": "any text" if known["prompts"] else "none",
         "parameters": f"{known['parameters']:,}",
         "trained": f"{known['trained_images']} images seen, {state}",
         "data": f"{known['source']}, {known['pictures']} pictures, {known['rejected']} files rejected",
-        "recommended": best,
-        "solvers": ", ".join(cast("list[str]", known["solvers"])),
-        "rules": ", ".join(cast("list[str]", known["rules"])),
-        "moments": ", ".join(cast("list[str]", known["moments"])) or "none (for autoguidance)",
+        **(diffusion if known["family"] == "diffusion" else {}),
         "made": f"{known['created']} by {known['command']}",
         "weights": f"sha256 {known['weights_sha256']}",
     }

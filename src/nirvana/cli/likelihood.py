@@ -15,6 +15,7 @@ from nirvana.generate.likelihood_request import SOLVER, LikelihoodRequest
 
 if TYPE_CHECKING:
     from nirvana.data import Dataset
+    from nirvana.generate.latent_likelihood import LatentEvaluation
     from nirvana.generate.likelihood import Evaluation, Likelihood
 
 PICTURES = 64
@@ -128,7 +129,11 @@ def _labels(data: Dataset, chosen: Sequence[int], known: Sequence[str], label: s
 
 
 def _run(
-    console: Console, evaluation: Evaluation, data: Dataset, chosen: Sequence[int], labels: list[str] | None
+    console: Console,
+    evaluation: Evaluation | LatentEvaluation,
+    data: Dataset,
+    chosen: Sequence[int],
+    labels: list[str] | None,
 ) -> Likelihood:
     """All batches, with a progress bar; where Ctrl-C ends them, what is known so far is said."""
     from nirvana.generate.likelihood import Likelihood

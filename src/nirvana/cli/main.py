@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("nirvana.cli.info", "say what is known about a trained model"),
     "likelihood": ("nirvana.cli.likelihood", "say how probable a model holds pictures to be, in bits per dimension"),
     "solvers": ("nirvana.cli.solvers", "list the solvers, and when to choose which"),
+    "zoo": ("nirvana.cli.zoo", "list the models that come with nirvana"),
+    "pack": ("nirvana.cli.pack", "make a small copy of a trained model, to give away"),
     "profile": ("nirvana.cli.profile", "say where the time of a training and a sampling step goes"),
     "export": ("nirvana.cli.export", "write the network for a faster engine"),
     "verify": ("nirvana.cli.verify", "prove solvers, ours and yours, against exact answers"),

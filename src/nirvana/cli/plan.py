@@ -114,12 +114,13 @@ def encoder_name(encoder: Mapping[str, Json]) -> str:
 
 def network(training: Training) -> str:
     """Parameters, width and stem or patches."""
-    spec = cast("dict[str, int]", training.run.model_spec["network"])
+    spec = cast("dict[str, int | str]", training.run.model_spec["network"])
     size = f"{training.parameters / 1e6:.1f} million parameters"
     if "patch" in spec:
         cells = f"patches of {spec['patch']}x{spec['patch']} pixels"
         return f"transformer of {size}, {spec['width']} wide and {spec['depth']} deep, on {cells}"
-    return f"U-Net of {size}, {spec['width']} channels wide, on cells of {spec['stem']}x{spec['stem']} pixels"
+    kind = {"unet": "U-Net", "pyramid": "two pyramids of residual blocks"}[str(spec["kind"])]
+    return f"{kind} of {size}, {spec['width']} channels wide, on cells of {spec['stem']}x{spec['stem']} pixels"
 
 
 def steps(training: Training) -> str:
@@ -132,6 +133,7 @@ def steps(training: Training) -> str:
 
 def expected(training: Training, forecast: Forecast, order: Order) -> dict[str, str]:
     """Time, memory, and what to expect."""
+    from nirvana.generate.family import family_of
     from nirvana.recipes.order import DEFAULT_MINUTES
     from nirvana.recipes.planner import gib
 
@@ -141,8 +143,9 @@ def expected(training: Training, forecast: Forecast, order: Order) -> dict[str, 
     expect = next(text for images, text in _EXPECT if plan.images <= images)
     if training.passes > _MANY_PASSES and len(training.data) < _FEW_PICTURES:
         expect = f"copies of the {len(training.data)} pictures rather than new ones: more pictures would help most"
-    return {
+    rows = {
         "time": f"{duration(forecast.seconds)}{minutes} at {speed:.0f} images/s",
         "memory": f"{gib(forecast.memory)} of {gib(forecast.available)}",
-        "expect": expect,
     }
+    # What images teach a GAN or a VAE was not looked at.
+    return {**rows, "expect": expect} if family_of(training.run.model_spec) == "diffusion" else rows

@@ -72,7 +72,7 @@ def train(
         size: side of the training pictures in pixels (by the pictures and the time)
         images: how many pictures to see, repetitions included
         minutes: how long the whole command may take (10, where neither is given)
-        recipe: flow, dit (a transformer), edm, ddpm or improved-ddpm
+        recipe: flow, dit (a transformer), edm, ddpm or improved-ddpm; gan and vae are the older families, as baselines
         width: channels of the network at its finest level (by the time)
         batch: pictures in a step (by the recipe)
         accumulate: parts a batch is computed in, to save memory

@@ -114,6 +114,14 @@ def orientation(picture: Image.Image) -> int:
         return 1
 
 
+def turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (h, w, ...) as an EXIF orientation says they are to be seen; as they are where it says nothing known."""
+    if orientation in (5, 6, 7, 8):
+        array = np.swapaxes(array, 0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(array[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
     """The picture in 8-bit RGB, composited on `BACKGROUND` where it is transparent."""
     if picture.mode.startswith("I") or picture.mode == "F":

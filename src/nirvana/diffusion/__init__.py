@@ -36,7 +36,7 @@ from nirvana.diffusion.guidance import (
 )
 from nirvana.diffusion.level import Level, left_align, strictly_monotone, walk
 from nirvana.diffusion.markov import Chain
-from nirvana.diffusion.noise import Noise, SeededNoise, sample_rng
+from nirvana.diffusion.noise import Between, Noise, SeededNoise, sample_rng
 from nirvana.diffusion.objective import (
     DiscreteUniform,
     EDMLogNormal,
@@ -93,6 +93,7 @@ from nirvana.diffusion.schedule import (
 from nirvana.diffusion.solver import DDIM, SOLVERS, Ancestral, Denoise, Solver, Step
 
 __all__ = [
+    "Between",
     "FlowVelocity",
     "Score",
     "zero_terminal_snr",

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from nirvana.diffusion.level import Level, float64, strictly_monotone, walk
+from nirvana.diffusion.level import Level, float64, rewalked, strictly_monotone, walk
 from nirvana.diffusion.schedule import Schedule, Tabulated
 
 Grid = Callable[[Schedule, int], list[Level]]
@@ -129,6 +129,27 @@ def at_lam(lam: Sequence[float]) -> Grid:
 def at_ratios(ratios: Sequence[float]) -> Grid:
     """The given ratios sigma/alpha, falling from inf (pure noise) or less to 0 (clean), at unit norm."""
     return _given(ratios, "a ratio sigma/alpha", lambda ratio: ratio >= 0, lambda _, ratio: Level.from_ratio(ratio))
+
+
+def below(grid: Grid, strength: float) -> Grid:
+    """`grid` from the level of angle strength * pi/2 on: n steps, the first from exactly there (at unit norm).
+
+    Of the fewest steps of `grid` with n levels at less noise, these. strength 1 is `grid`. Raises ValueError unless
+    0 < strength <= 1, and for a `grid` of a given number of levels.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"a strength of {strength:g} is no part of the way to noise: give more than 0, at most 1")
+
+    def lower(schedule: Schedule, n: int) -> list[Level]:
+        if strength == 1:
+            return grid(schedule, n)
+        first, steps, less = Level.from_angle(float64(strength * math.pi / 2)), _count(n), list[Level]()
+        while len(less) < n:
+            less = [level for level in grid(schedule, steps) if bool(level.ratio < first.ratio)]
+            steps += 1
+        return rewalked([first, *less[-n:]])
+
+    return lower
 
 
 def _given(

@@ -108,6 +108,36 @@ class SeededNoise:
         return self._draw(self._bridges)
 
 
+class Between:
+    """Noise on the way from one to another: cos(pi/2 part) start + sin(pi/2 part) end, one part in 0..1 per item.
+
+    Where the two are independent this is as normal as they are at every part, with all their covariances: every state
+    on the way is one that the model may meet. The ends are exact.
+    """
+
+    def __init__(self, start: Noise, end: Noise, parts: Sequence[float]) -> None:
+        self._start, self._end = start, end
+        self._weights = [
+            (math.cos(math.pi / 2 * part) if part < 1 else 0.0, math.sin(math.pi / 2 * part)) for part in parts
+        ]
+
+    def initial(self) -> Tensor:
+        """The unit normal a trajectory starts from, the same at every call."""
+        return self._mixed(self._start.initial(), self._end.initial())
+
+    def path(self, now: Level, nxt: Level) -> Tensor:
+        """(W(s_nxt) - W(s_now))/sqrt|s_nxt - s_now| of the path that is mixed alike."""
+        return self._mixed(self._start.path(now, nxt), self._end.path(now, nxt))
+
+    def fresh(self, key: Key) -> Tensor:
+        """A unit normal independent of all else, the same for the same key."""
+        return self._mixed(self._start.fresh(key), self._end.fresh(key))
+
+    def _mixed(self, start: Tensor, end: Tensor) -> Tensor:
+        of_start, of_end = start.new_tensor(self._weights).view(-1, 2, *[1] * (start.ndim - 1)).unbind(1)
+        return of_start * start + of_end * end
+
+
 class BrownianPath:
     """One Brownian path W(s), s >= 0, W(0) = 0, revealed point by point and kept in float64.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused
 from nirvana.evaluate.kernel import kernel_distance
 from nirvana.evaluate.reference import Reference
@@ -20,11 +18,14 @@ from nirvana.evaluate.statistics import Interval
 from nirvana.files import Json
 from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
+from nirvana.generate.steering import solver_of
 
 SAMPLES, REFERENCES = 500, 2_000
 STEPS = (4, 8, 16, 32)
 GUIDANCE = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
-_MOST_SOLVERS = 4
+CALLS = "network calls"
+SHOWN = ("ddim", "unipc-2", "heun", "dpmpp-2m-sde")
+"""Beside the run's own: the plainest solver, one with a history, one without, and one that draws noise."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -68,7 +69,7 @@ def curves(
     root: Path,
     progress: Progress = silent,
 ) -> list[Curve]:
-    """A line for every solver the model can use (at most four), and one over guidance where there is any.
+    """A line for the run's own solver and those of `SHOWN` that it can use, and one over guidance where there is any.
 
     KID serves, because it has no bias at few samples. All points share their seeds. Samples are kept in `root`.
     """
@@ -78,12 +79,12 @@ def curves(
     for against, name, requests in series:
         points: list[Point] = []
         for x, request in requests:
-            progress("curves", done, total)
             drawn = draw(model, request, Goal(SAMPLES), root)
             found = kernel_distance(np.concatenate([space(part) for part in drawn.chunks()]), real)
             low, high = found.interval
             points.append(Point(x, 1000 * found.value, Interval(1000 * low, 1000 * high)))
             done += 1
+            progress("curves", done, total)
         result.append(Curve(against, name, f"KID-{space.name} x 1000", points))
     return result
 
@@ -92,21 +93,18 @@ Series = tuple[str, str, list[tuple[float, SampleRequest]]]
 
 
 def _by_solver(model: Model, base: SampleRequest) -> Iterator[Series]:
-    names = [base.solver, *(name for name in SOLVERS if name != base.solver)]
-    shown = 0
-    for name in names:
+    for name in list(dict.fromkeys([base.solver, *SHOWN]))[: len(SHOWN)]:
         requests = [dataclasses.replace(base, solver=name, steps=steps) for steps in STEPS]
-        with contextlib.suppress(Refused):  # a solver that this model cannot use has no line
-            for request in requests:
-                model.check(request)
-            yield "network calls", name, [(_calls(model, request), request) for request in requests]
-            shown += 1
-        if shown == _MOST_SOLVERS:
-            return
+        try:
+            points = [(_calls(model, request), request) for request in requests]
+        except Refused:  # a solver that this model cannot use has no line
+            continue
+        yield CALLS, name, points
 
 
 def _calls(model: Model, request: SampleRequest) -> float:
-    calls = SOLVERS[request.solver]().calls(model.sampler(request.weights).levels(request))
+    model.check(request)
+    calls = solver_of(request).calls(model.diffusion(request.weights, "curves").levels(request))
     return float(request.steps if calls is None else calls)
 
 

@@ -15,6 +15,7 @@ from nirvana.data import Dataset, open_data
 from nirvana.data.builtin import BUILTINS
 from nirvana.data.decisions import stored
 from nirvana.errors import Refused
+from nirvana.evaluate.bits import bits, request_of
 from nirvana.evaluate.curves import Curve, Progress, curves, silent
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.reference import Reference, reference_of
@@ -23,10 +24,12 @@ from nirvana.evaluate.scores import FOLDER, Evaluation, Findings
 from nirvana.evaluate.space import DEFAULT_SPACE, FeatureSpace, open_space
 from nirvana.evaluate.subject import Measure, subject_of
 from nirvana.files import Json
+from nirvana.generate.family import check_diffusion
 from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 from nirvana.modality import grid
 from nirvana.train.run import now
+from nirvana.zoo import beside
 
 DEFAULT_MINUTES = 5.0
 _ROOM = 1.5
@@ -52,6 +55,7 @@ class Plan:
     solver: str | None = None
     seed: int = 0
     space: str = DEFAULT_SPACE
+    bits: bool = False
 
     def __post_init__(self) -> None:
         if self.n is not None and self.minutes is not None:
@@ -106,13 +110,17 @@ def evaluate(
     space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
     the data in the user's cache. Refused for whatever the user can mend.
     """
+    if plan.curves:
+        check_diffusion(model.run.model_spec, str(model.run.path), "curves against network calls and guidance")
+    if plan.bits:
+        request_of(model, plan.seed)
     space = open_space(plan.space, model.device) if space is None else space
     goal = plan.goal(space)
     data = _data(model, plan.against)
     for note in (*data.notes, *data.real.notices):
         say(note)
     reference = reference_of(space, data.real, lambda a, b: progress("measuring the data", a, b), say=say)
-    root = model.run.path / FOLDER / "samples"
+    root = beside(model.run.path) / FOLDER / "samples"
     request = _request(model, plan, data.real)
     drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b))
     subject = subject_of(
@@ -122,6 +130,8 @@ def evaluate(
     for done, measure in enumerate(measures):
         progress("comparing", done, len(measures))
         found.append(measure(subject))
+    if plan.bits:
+        found.append(bits(model, data.real, data.unseen, plan.seed, lambda a, b: progress("bits", a, b)))
     lines = curves(model, drawn.request, space, reference, root, progress) if plan.curves else []
     details = {name: value for findings in found for name, value in findings.details.items()}
     if lines:

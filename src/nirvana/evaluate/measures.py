@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from PIL import Image
 
 from nirvana.data.builtin import FASHION_NAMES
-from nirvana.evaluate.alignment import RidgeMap
 from nirvana.evaluate.classes import fit_classifier
 from nirvana.evaluate.copies import memorization
 from nirvana.evaluate.frechet import Moments, blocks_of, extrapolated
@@ -19,8 +17,9 @@ from nirvana.evaluate.judge import SIDE as JUDGE_SIDE
 from nirvana.evaluate.judge import FashionJudge
 from nirvana.evaluate.kernel import kernel_distance
 from nirvana.evaluate.manifold import Fraction, manifold_scores
+from nirvana.evaluate.prompts import shapes_shown, text_alignment
 from nirvana.evaluate.scores import Findings, Score
-from nirvana.evaluate.statistics import Interval, normal_interval, wilson
+from nirvana.evaluate.statistics import Interval, wilson
 from nirvana.evaluate.subject import Subject, like
 from nirvana.files import Json
 from nirvana.modality import grid
@@ -179,32 +178,4 @@ def _histogram(ratios: Float[np.ndarray, "n"]) -> list[float]:
     return [float(count) / len(ratios) for count in counts]
 
 
-MEASURES = (frechet_score, kernel, neighbours, classes, copies)
-
-Checker = Callable[[UInt8[np.ndarray, "n h w c"], Sequence[str]], Bool[np.ndarray, "n"]]
-"""Pictures and what was asked of each -> whether the picture shows it."""
-
-
-def prompt_following(check: Checker, name: str) -> Callable[[Subject], Findings]:
-    """A measure: the share of samples that show what was asked, by `check`, with Wilson's interval."""
-
-    def measure(subject: Subject) -> Findings:
-        asked = [subject.drawn.request.label(i) or "" for i in range(len(subject.pictures))]
-        right, n = int(check(subject.pictures, asked).sum()), len(asked)
-        return Findings([Score(f"as asked ({name})", right / n, "higher", wilson(right, n), n)])
-
-    return measure
-
-
-def alignment(
-    ridge: RidgeMap, embed: Callable[[Sequence[str]], Float[np.ndarray, "n e"]], name: str
-) -> Callable[[Subject], Findings]:
-    """A measure: the mean cosine of a sample's features, mapped to the space of texts, and its text's."""
-
-    def measure(subject: Subject) -> Findings:
-        asked = [subject.drawn.request.label(i) or "" for i in range(len(subject.pictures))]
-        scores = ridge.scores(subject.features, embed(asked))
-        mean, error = float(scores.mean()), float(scores.std(ddof=1)) / len(scores) ** 0.5
-        return Findings([Score(f"alignment ({name})", mean, "higher", normal_interval(mean, error), len(scores))])
-
-    return measure
+MEASURES = (frechet_score, kernel, neighbours, classes, shapes_shown, text_alignment, copies)

@@ -10,10 +10,12 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from nirvana.evaluate.curves import Curve
+from nirvana.evaluate.curves import CALLS, Curve
 from nirvana.evaluate.evaluation import Outcome
+from nirvana.evaluate.prompts import attribute_rows
 from nirvana.evaluate.scores import PAGE, Evaluation, Score
 from nirvana.files import Json, write_text
+from nirvana.generate.latent_spec import DIRECT
 from nirvana.modality import to_png_bytes
 from nirvana.page import data_uri, document
 from nirvana.train.plot import Line, plot
@@ -28,6 +30,7 @@ _MEANINGS = {
     "coverage": "share of real pictures with a sample close by: modes that are made",
     "as asked": "share of samples that show the class that was asked for",
     "p of no copies": "below 0.01: training pictures are repeated",
+    "bits per dimension": "how improbable the model holds real pictures to be: -log2 P(picture)/numbers of a picture",
     "alignment": "how well pictures fit their texts",
 }
 _COLOURS = ("a", "b", "c", "d")
@@ -54,6 +57,7 @@ def page(outcome: Outcome) -> str:
         _closeness(copies),
         "</div>",
         _shares(cast("Mapping[str, Any]", evaluation.details.get("shares", {}))),
+        _attributes(attribute_rows(evaluation.details)),
         _by_class(cast("Sequence[Mapping[str, Json]]", evaluation.details.get("classes", []))),
     ]
     title = f"{Path(str(evaluation.about['run'])).name}, evaluated"
@@ -63,10 +67,12 @@ def page(outcome: Outcome) -> str:
 def _about(evaluation: Evaluation) -> str:
     about = evaluation.about
     request = cast("Mapping[str, Any]", about["request"])
-    guided = f", guidance {request['guidance']:g}" if request["labels"] else ""
+    guided = f", guidance {request['guidance']:g}" if request["labels"] or request.get("prompts") else ""
     values = {
         "samples": f"{request['n']:,}",
-        "drawn in": f"{request['steps']} steps of {request['solver']}{guided}",
+        "drawn in": "one call"
+        if request["solver"] == DIRECT
+        else f"{request['steps']} steps of {request['solver']}{guided}",
         "real pictures": f"{about['measured']:,} of {about['pictures']:,}, {about['against']}",
         "features": str(about["space"]),
         "weights after": f"{about['trained_images']:,} images",
@@ -127,7 +133,7 @@ def _charts(curves: Sequence[Curve]) -> list[str]:
             for c, style in zip(chosen, _COLOURS, strict=False)
         ]
         keys = " ".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
-        svg = plot(lines, against, logarithmic=False)
+        svg = plot(lines, against, logarithmic=False, doubling=against == CALLS)
         result.append(chart(f"{chosen[0].of} against {against}", f"{svg}<p class=note>{keys}</p>"))
     return result
 
@@ -162,6 +168,20 @@ def _shares(shares: Mapping[str, Any]) -> str:
         "<section><h2>Classes of the samples</h2><table><thead><tr><th>class</th><th>samples</th><th>95% interval</th>"
         f"<th>real</th><th></th></tr></thead><tbody>{body}</tbody></table>"
         f"<p class=note>named by: {escape(str(shares['by']))}{accuracy}; grey: real pictures</p></section>"
+    )
+
+
+def _attributes(rows: Sequence[Mapping[str, Json]]) -> str:
+    if not rows:
+        return ""
+    body = "".join(
+        f"<tr><td>{escape(str(row['attribute']))}</td><td class=figure>{row['right']:.1%}</td>"
+        f"<td>{row['of']:,}</td></tr>"
+        for row in rows
+    )
+    return (
+        "<section><h2>What was asked, attribute by attribute</h2><table><thead><tr><th>attribute</th><th>right</th>"
+        f"<th>of</th></tr></thead><tbody>{body}</tbody></table></section>"
     )
 
 

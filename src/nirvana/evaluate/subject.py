@@ -24,7 +24,8 @@ class Subject:
     """Samples beside real pictures.
 
     drawn: all samples, on the disk. pictures, features, asked: of the first of them, so many that memory has a bound;
-    asked[i] is a place in `real.names`, -1 where the class is none of them. blocks: moments over all samples.
+    asked[i] is a place in `real.names`, -1 where the class is none of them. texts: what they were asked for in words,
+    None where they were not. blocks: moments over all samples.
     real: what the samples should be like. train: what was trained on, unseen: what was not; None where unknown.
     """
 
@@ -38,6 +39,13 @@ class Subject:
     reference: Reference
     train: Dataset | None
     unseen: Dataset | None
+    texts: Sequence[str] | None = None
+
+    @property
+    def said(self) -> list[str]:
+        """What each sample was asked for: its text, or else its class."""
+        request = self.drawn.request
+        return [request.label(i) or "" for i in range(len(self.pictures))] if self.texts is None else list(self.texts)
 
     @property
     def real_labels(self) -> Int64[np.ndarray, "n"] | None:
@@ -94,6 +102,9 @@ def subject_of(
         reference=reference,
         train=train,
         unseen=unseen,
+        texts=[drawn.request.prompt(i) or "" for i in range(min(len(drawn), KEPT))]
+        if any(drawn.request.prompts)
+        else None,
     )
 
 

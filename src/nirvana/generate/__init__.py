@@ -9,13 +9,14 @@ from nirvana.generate.request import SampleRequest
 if TYPE_CHECKING:
     from nirvana.generate.images import Images
     from nirvana.generate.model import Model, load
+    from nirvana.generate.preview import Preview
     from nirvana.generate.reproduction import Reproduction, reproduce
-    from nirvana.generate.sampler import Preview, Sampler
+    from nirvana.generate.sampler import Sampler
 
 _HOMES = {
     "Images": "images",
     "Model": "model",
-    "Preview": "sampler",
+    "Preview": "preview",
     "Sampler": "sampler",
     "Reproduction": "reproduction",
     "load": "model",

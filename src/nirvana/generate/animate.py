@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from nirvana.generate.images import Images, layout
+from nirvana.generate.preview import Preview, to_bytes
 from nirvana.generate.request import SampleRequest
-from nirvana.generate.sampler import Preview, to_bytes
 from nirvana.modality.image import grid
 
 MOST_FRAMES = 60
@@ -27,7 +27,7 @@ class Recorder:
 
     def add(self, preview: Preview) -> None:
         """Take one preview; they come in the order of the stream."""
-        if preview.step == 1:
+        if preview.step == 1 and preview.before is not None:
             self._frames.setdefault(0, []).append(to_bytes(preview.codec, preview.before))
         if preview.step % self._stride == 0 or preview.done:
             self._frames.setdefault(preview.step, []).append(to_bytes(preview.codec, preview.x))

@@ -20,6 +20,8 @@ class Ask(NamedTuple):
     text: str
 
 
+_END = re.compile(r"(?:(?P<what>.*\S)\s+)?seed:(?P<seed>\d+)", re.DOTALL)
+
 Asked = tuple[tuple[Ask, float], ...]
 """What a picture is of, with weights."""
 
@@ -42,6 +44,14 @@ def prompts_in(text: str) -> Mixture:
     return tuple(parts)
 
 
+def end_of(written: str | None) -> tuple[str | None, int | None]:
+    """The prompt (or label) and the seed where a way ends: "a cat", "seed:5" or "a cat seed:5"; None: as begun."""
+    if written is None:
+        return None, None
+    match = _END.fullmatch(written.strip())
+    return (written, None) if match is None else (match["what"], int(match["seed"]))
+
+
 def asked(request: SampleRequest, i: int, names: Sequence[str], prompts: bool) -> Asked:
     """What picture i is of. names: of the classes; prompts: whether the model takes texts.
 
@@ -52,7 +62,7 @@ def asked(request: SampleRequest, i: int, names: Sequence[str], prompts: bool) -
     if request.to is None:
         return begin
     end = _product(label, request.to, names, prompts) if prompts else _product(request.to, "", names, prompts)
-    share = i / (request.n - 1)
+    share = request.share(i)
     weights: dict[Ask, float] = {}
     for part, of in ((begin, 1 - share), (end, share)):
         for ask, weight in part:

@@ -25,12 +25,14 @@ from nirvana.files import (
     sealed,
     write_chunks,
 )
+from nirvana.generate.family import check_diffusion
 from nirvana.generate.origin import digest, machine
 from nirvana.generate.parity import Deviation, Pictures, compare_pictures, fresh_calls
 from nirvana.generate.spec import build, on_device
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import DTYPES, pick_precision
 from nirvana.train.run import RunFolder
+from nirvana.zoo import beside
 
 FORMAT_VERSION = 1
 FOLDER, RECORD = "engines", "engine.json"
@@ -93,14 +95,15 @@ def export_run(run: RunFolder, engine: str, precision: str = "auto") -> Exported
     """
     chosen = _engine(engine)
     version, dtype = chosen.version(), _dtype(engine, chosen, precision)
+    check_diffusion(run.model_spec, str(run.path), "network to export")
     weights = load_weights(run, "ema")
     parts = build(run.model_spec)
     parts.load(weights, str(run.path))
     calls = fresh_calls(on_device(parts, _CPU))
     inputs = Inputs.of(calls.inputs[0][0], calls.inputs[0][2])
-    folder = run.path / FOLDER / engine
+    folder = beside(run.path) / FOLDER / engine
     with explained(folder, "make room, or make it writable, and run the same command again"):
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         with new_folder(folder, replace=True) as temporary:
             chosen.export(parts.denoiser.net, inputs, temporary, dtype)
@@ -127,7 +130,7 @@ def load_engine(run: RunFolder, engine: str, weights_sha256: str) -> nn.Module:
     Refused, naming the command that mends it, where `engine` was not exported or is damaged, or where the weights
     (`weights_sha256` are those in use), the engine's version or, for machine code, the processor have changed since.
     """
-    chosen, folder = _engine(engine), run.path / FOLDER / engine
+    chosen, folder = _engine(engine), beside(run.path) / FOLDER / engine
     command = f"run `nirvana export {run.path} --engine {engine}`"
     if not (folder / RECORD).is_file():
         raise Refused(f"{run.path} has no engine '{engine}' yet; {command}")

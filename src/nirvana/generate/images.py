@@ -101,7 +101,7 @@ class Images:
 
 def layout(array: UInt8[np.ndarray, "n h w c"], request: SampleRequest) -> Image.Image:
     """The grid of the pictures of `request`."""
-    if request.to is not None:
+    if request.way:
         return grid(array, min(len(array), COLUMNS))
     named = request.labels if len(request.labels) > 1 else request.prompts
     if 1 < len(named) <= min(COLUMNS, len(array)):

@@ -38,7 +38,7 @@ from nirvana.diffusion.solver import SOLVERS, Solver
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.likelihood_request import LEVELS, LikelihoodRequest
-from nirvana.generate.sampler import Sampler
+from nirvana.generate.sampler import PictureSampler, Sampler
 
 Bytes = UInt8[np.ndarray, "n h w c"]
 Numbers = Float64[np.ndarray, "n"]
@@ -199,8 +199,7 @@ class Evaluation:
 
     def batches(self, n: int) -> list[range]:
         """The pictures of each batch."""
-        size = self.sampler.batch if self.request.batch is None else self.request.batch
-        return [range(start, min(start + size, n)) for start in range(0, n, size)]
+        return batches_of(self.sampler, self.request, n)
 
     def run(
         self, pictures: Bytes, labels: Sequence[str] | None, tick: Callable[[], None] = lambda: None
@@ -209,28 +208,9 @@ class Evaluation:
 
         labels: the class of each picture; None is the model without a class.
         """
-        shape = self.parts.shape
-        if pictures.shape[1:] != (*shape[1:], shape[0]):
-            got = " x ".join(map(str, pictures.shape[1:]))
-            raise Refused(
-                f"{self.sampler.where} takes pictures of {' x '.join(map(str, (*shape[1:], shape[0])))} (height, width,"
-                f" channels), got {got}; resize or convert them"
-            )
-        if not len(pictures):
-            raise Refused("there is no picture to evaluate; give at least one")
-        numbers = self._numbers(labels, len(pictures))
+        check_pictures(self.sampler, pictures)
+        numbers = numbers_of(self.sampler, labels, len(pictures))
         return self._run(pictures, numbers, tick)
-
-    def _numbers(self, labels: Sequence[str] | None, n: int) -> Tensor | None:
-        """The integer labels; None for the null class."""
-        conditioner = self.parts.conditioner
-        if labels is None:
-            if isinstance(conditioner, LabelConditioner) and conditioner.drop == 0:
-                raise Refused(f"{self.sampler.where} was trained with every label shown; give the pictures' labels")
-            return None
-        if len(labels) != n:
-            raise Refused(f"{len(labels)} labels were given for {n} pictures; give one for each, or one for all")
-        return torch.tensor([conditioner.index(name) for name in labels])
 
     def _run(self, pictures: Bytes, numbers: Tensor | None, tick: Callable[[], None]) -> Iterator[Likelihood]:
         for batch in self.batches(len(pictures)):
@@ -294,6 +274,37 @@ class Evaluation:
         if self.request.dequantise == "uniform":
             return uniform_terms(flow, x0, trace, normal)
         return noise_terms(flow, x0, trace, normal, decoder)
+
+
+def batches_of(sampler: PictureSampler[Any], request: LikelihoodRequest, n: int) -> list[range]:
+    """The pictures of each batch."""
+    size = sampler.batch if request.batch is None else request.batch
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def check_pictures(sampler: PictureSampler[Any], pictures: Bytes) -> None:
+    """Refused where there are none, or none of the size that the model makes."""
+    shape = sampler.parts.shape
+    if pictures.shape[1:] != (*shape[1:], shape[0]):
+        got = " x ".join(map(str, pictures.shape[1:]))
+        raise Refused(
+            f"{sampler.where} takes pictures of {' x '.join(map(str, (*shape[1:], shape[0])))} (height, width,"
+            f" channels), got {got}; resize or convert them"
+        )
+    if not len(pictures):
+        raise Refused("there is no picture to evaluate; give at least one")
+
+
+def numbers_of(sampler: PictureSampler[Any], labels: Sequence[str] | None, n: int) -> Tensor | None:
+    """The integer labels; None for the null class."""
+    conditioner = sampler.parts.conditioner
+    if labels is None:
+        if isinstance(conditioner, LabelConditioner) and conditioner.drop == 0:
+            raise Refused(f"{sampler.where} was trained with every label shown; give the pictures' labels")
+        return None
+    if len(labels) != n:
+        raise Refused(f"{len(labels)} labels were given for {n} pictures; give one for each, or one for all")
+    return torch.tensor([conditioner.index(name) for name in labels])
 
 
 def _solver(name: str, levels: Sequence[Level]) -> Solver[Any]:

@@ -5,36 +5,41 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
 
+from nirvana import zoo
 from nirvana.diffusion.guidance import RULES
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
-from nirvana.generate.grids import NAMES
+from nirvana.generate.family import ARTICLES, Parts, check_diffusion, family_of, model_parts
+from nirvana.generate.grids import NAMES, SEARCHED
 from nirvana.generate.images import Images
+from nirvana.generate.latent import LatentSampler
+from nirvana.generate.latent_likelihood import LatentEvaluation
 from nirvana.generate.likelihood import Bytes, Evaluation, Likelihood
 from nirvana.generate.likelihood_request import SOLVER, LikelihoodRequest
 from nirvana.generate.moment import moment
 from nirvana.generate.origin import Origin, digest, origin
+from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
-from nirvana.generate.sampler import Preview, Sampler
+from nirvana.generate.sampler import PictureSampler, Sampler
 from nirvana.generate.searched import settled
 from nirvana.generate.spec import ModelParts, build
 from nirvana.generate.steering import Classifier
 from nirvana.train.checkpoint import earlier_moments, load_earlier, load_weights, newest
 from nirvana.train.device import pick_device
-from nirvana.train.run import RunFolder
+from nirvana.train.run import RUN, RunFolder
 
 Classifiers = Mapping[str, Callable[[], Classifier]]
 """Name -> maker of a classifier that can steer a model."""
 
 
 class _Loaded(NamedTuple):
-    sampler: Sampler
+    sampler: PictureSampler[Any]
     sha256: str
     images: int
 
@@ -57,24 +62,36 @@ class Model:
         self.parts, self.labels = averaged.parts, averaged.labels
         self.request, self.check = averaged.request, averaged.check
 
+    @property
+    def family(self) -> str:
+        """ "diffusion", "gan" or "vae"."""
+        return family_of(self.run.model_spec)
+
     def _load(self, which: str) -> _Loaded:
         if which not in self._loaded:
             images = newest(self.run).images
             weights = load_weights(self.run, cast(Literal["ema", "raw"], which))
-            parts = build(self.run.model_spec)
+            parts = model_parts(self.run.model_spec)
             parts.load(weights, str(self.run.path))
             sha256 = digest(weights)
-            sampler = Sampler(
-                parts,
-                self.device,
-                str(self.run.path),
-                engines=lambda engine: self._engine(engine, sha256),
-                earlier=self._earlier,
-                classifiers=self._classifiers,
-                compile=self.compiled,
-            )
-            self._loaded[which] = _Loaded(sampler, sha256, images)
+            self._loaded[which] = _Loaded(self._sampler(parts, sha256), sha256, images)
         return self._loaded[which]
+
+    def _sampler(self, parts: Parts, sha256: str) -> PictureSampler[Any]:
+        where = str(self.run.path)
+        if not isinstance(parts, ModelParts):
+            if self.compiled:
+                raise Refused(f"{where} is {ARTICLES[parts.family]}, which is not compiled; leave compile out")
+            return LatentSampler(parts, self.device, where)
+        return Sampler(
+            parts,
+            self.device,
+            where,
+            engines=lambda engine: self._engine(engine, sha256),
+            earlier=self._earlier,
+            classifiers=self._classifiers,
+            compile=self.compiled,
+        )
 
     def _engine(self, engine: str, sha256: str) -> nn.Module:
         from nirvana.generate.export import load_engine
@@ -89,17 +106,24 @@ class Model:
         parts.load(load_earlier(self.run, asked.at, asked.width), str(self.run.path))
         return parts
 
-    def sampler(self, which: str = "ema") -> Sampler:
+    def sampler(self, which: str = "ema") -> PictureSampler[Any]:
         """What samples with the "ema" or "raw" weights, read at first use; Refused where they are damaged."""
         return self._load(which).sampler
+
+    def diffusion(self, which: str, what: str) -> Sampler:
+        """The sampler of a diffusion model; Refused where this is none, and so has no `what`."""
+        check_diffusion(self.run.model_spec, str(self.run.path), what)
+        return cast(Sampler, self.sampler(which))
 
     def settled(self, request: SampleRequest, progress: Callable[[int, int], None] | None = None) -> SampleRequest:
         """`request` with the levels of its grid "searched" written out, found at the first use; others as they are.
 
         progress(done, at most) is called while it is searched. Refused where that cannot be.
         """
-        loaded = self._load(request.weights)
-        return settled(loaded.sampler, request, loaded.sha256, self.run.model_spec, progress)
+        if request.grid != SEARCHED:
+            return request
+        loaded, sampler = self._load(request.weights), self.diffusion(request.weights, "grid to search")
+        return settled(sampler, request, loaded.sha256, self.run.model_spec, progress)
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.
@@ -132,8 +156,9 @@ class Model:
         """n pictures; picture i has seed `seed + i` and is the same alone and in any batch.
 
         prompt: a text, or several that take turns, each one alone or with others ("a cat:1.5 + a dog:0.5"); "" asks for
-        nothing, None for examples of captions. to: the pictures go from the prompt to this one, all with one noise.
-        strict: refuse a prompt that is too long to be read at once.
+        nothing, None for examples of captions. to: the pictures go from the prompt (or label) to this one, all with one
+        noise; with "seed:9" they go to the noise of that seed, with "a cat seed:9" to both. strict: refuse a prompt
+        that is too long to be read at once.
         label: a class name, or several that take turns, each one alone or with others ("tulip:1.5+rose:0.5"); None goes
         through all classes, picture i is of class i mod K. What is None is the run's recommendation. solver, rule:
         names with their numbers ("ddim:eta=0.5", "apg:eta=0"). guidance_interval: the ratios sigma/alpha to guide
@@ -208,9 +233,12 @@ class Model:
         labels = [label] * len(array) if isinstance(label, str) else label
         return Likelihood.joined(list(self.evaluation(request).run(array, labels)))
 
-    def evaluation(self, request: LikelihoodRequest) -> Evaluation:
+    def evaluation(self, request: LikelihoodRequest) -> Evaluation | LatentEvaluation:
         """What computes the likelihood of pictures batch by batch; Refused where the model cannot do the request."""
-        return Evaluation(self.sampler(request.weights), request)
+        sampler = self.sampler(request.weights)
+        if isinstance(sampler, LatentSampler):
+            return LatentEvaluation(sampler, request)
+        return Evaluation(cast(Sampler, sampler), request)
 
     def origin(self, request: SampleRequest) -> Origin:
         """Where a picture of `request` comes from: model, weights, versions, machine."""
@@ -219,19 +247,20 @@ class Model:
 
     def info(self) -> dict[str, Json]:
         """What is known about the model, as JSON."""
-        weights = self.parts.modules().parameters()
+        weights, diffusion = self.parts.modules().parameters(), self.family == "diffusion"
         checkpoint, data = newest(self.run), self.run.data
         return {
             "path": str(self.run.path),
+            "family": self.family,
             "labels": list(self.labels),
             "prompts": self.parts.conditioner.prompts,
             "shape": list(self.parts.shape),
             "parameters": sum(p.numel() for p in weights),
             "recommended": cast("dict[str, Json]", dataclasses.asdict(self.parts.recommended)),
-            "solvers": sorted(SOLVERS),
-            "grids": sorted(NAMES),
-            "rules": sorted(RULES),
-            "moments": [str(fraction) for fraction in earlier_moments(self.run)],
+            "solvers": sorted(SOLVERS) if diffusion else [],
+            "grids": sorted(NAMES) if diffusion else [],
+            "rules": sorted(RULES) if diffusion else [],
+            "moments": [str(fraction) for fraction in earlier_moments(self.run)] if diffusion else [],
             "trained_images": checkpoint.images,
             "planned_images": self.run.plan.images,
             "finished": self.run.finished,
@@ -263,13 +292,21 @@ def load(
 
 
 def find(path_or_name: str | Path) -> Path:
-    """The folder that `path_or_name` means: itself, or `runs/` and itself; Refused names the nearest run."""
+    """The folder that `path_or_name` means: itself, or `runs/` and itself, or a model of the zoo.
+
+    Refused names the nearest.
+    """
     path = Path(path_or_name).expanduser()
     named = Path("runs") / path
-    if path.exists():
+    shipped = str(path_or_name) in zoo.names()
+    # A folder of pictures may be called like a model of the zoo; a run of that name comes first.
+    if (path / RUN).is_file() or (path.exists() and not shipped):
         return path
     if not path.is_absolute() and named.is_dir():
         return named
-    runs = sorted(str(run.parent) for run in Path("runs").glob("*/run.json"))
+    if shipped:
+        return zoo.folder(str(path_or_name))
+    runs = [*sorted(str(run.parent) for run in Path("runs").glob("*/run.json")), *zoo.names()]
     near = nearest(str(path), runs) or nearest(str(named), runs)
-    raise Refused(f"{path} is not there{near or '; name a run folder that `nirvana train` made'}")
+    ready = f", or one of the zoo ({', '.join(zoo.names())})" if zoo.names() else ""
+    raise Refused(f"{path} is not there{near or f'; name a run folder that `nirvana train` made{ready}'}")

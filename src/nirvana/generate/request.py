@@ -13,7 +13,7 @@ from nirvana.files import Json
 from nirvana.generate.moment import moment
 from nirvana.generate.named import parse
 
-VERSION = 4
+VERSION = 5
 SEEDS = 2**63
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
@@ -24,6 +24,7 @@ _SINCE: Mapping[int, Mapping[str, object]] = {
     2: {"guidance_interval": None, "precision": "float32", "engine": "torch"},
     3: {"rule": "cfg", "negative": None, "autoguidance": None, "classifier": None},
     4: {"prompts": (), "to": None},
+    5: {"to_seed": None},
 }
 """The fields that came with a version, and what requests from before it mean."""
 
@@ -34,8 +35,9 @@ class SampleRequest:
 
     labels: class names, or several with weights ("tulip:1.5+rose:0.5"); empty for a model without classes.
     prompts: texts that take turns like the labels, also with weights ("a cat:1.5 + a dog:0.5"); "" asks for nothing.
-    to: the pictures go from the prompt (or label) to this one in n even parts, all with the seed `seed`. solver, grid:
-    names that `nirvana.diffusion` knows, a solver with its numbers ("ddim:eta=0.5").
+    to: the pictures go from the prompt (or label) to this one in n even parts; to_seed: from the noise of `seed` to
+    that of this one; without it all have the first. solver, grid: names that `nirvana.diffusion` knows, a solver with
+    its numbers ("ddim:eta=0.5").
     guidance: w of x0 = weak + w*(strong - weak); 1 is the plain conditional model. weights: "ema" or "raw".
     clip: keep every predicted x0 in the range of the data (networks that predict eps need it).
     guidance_interval: guide only where low <= sigma/alpha <= high; None is everywhere. precision: of the network, the
@@ -66,6 +68,7 @@ class SampleRequest:
     classifier: str | None = None
     prompts: tuple[str, ...] = ()
     to: str | None = None
+    to_seed: int | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -93,10 +96,7 @@ class SampleRequest:
             text("label", label)
         for prompt in self.prompts:
             _prompt("prompt", prompt)
-        if self.to is not None:
-            _prompt("to", self.to)
-            if self.n < 2:
-                raise Refused(f"the way to '{self.to}' needs two pictures or more, got {self.n}; give n, such as 8")
+        self._check_way()
         for name, known in (("weights", WEIGHTS), ("precision", PRECISIONS), ("engine", ENGINES)):
             if text(name, getattr(self, name)) not in known:
                 raise unknown(name, getattr(self, name), known)
@@ -108,6 +108,24 @@ class SampleRequest:
         for name, value in self._later().items():
             if getattr(self, name) != value:
                 raise Refused(f"a request of version {self.version} has no '{name}'; make it of version {VERSION}")
+
+    def _check_way(self) -> None:
+        if self.to is not None:
+            _prompt("to", self.to)
+        if self.to_seed is not None and whole("to_seed", self.to_seed, least=0) == self.seed:
+            raise Refused(f"the way from seed {self.seed} leads to the same seed; give another one")
+        if self.way and self.n < 2:
+            end = f"seed {self.to_seed}" if self.to is None else f"'{self.to}'"
+            raise Refused(f"the way to {end} needs two pictures or more, got {self.n}; give n, such as 8")
+
+    @property
+    def way(self) -> bool:
+        """Whether the pictures lead from one to another."""
+        return self.to is not None or self.to_seed is not None
+
+    def share(self, i: int) -> float:
+        """How far along its way picture i lies: 0 at the first, 1 at the last."""
+        return i / (self.n - 1)
 
     def _later(self) -> dict[str, object]:
         """What this request's version does not have yet, and what it means there."""
@@ -122,8 +140,10 @@ class SampleRequest:
         return self.prompts[i % len(self.prompts)] if self.prompts else None
 
     def seed_of(self, i: int) -> int:
-        """The seed of picture i: on the way to another prompt all have the first one's noise."""
-        return self.seed if self.to is not None else self.seed + i
+        """The seed of picture i: on a way the first one's, and that of its end for the last."""
+        if self.to_seed is not None and i == self.n - 1:
+            return self.to_seed
+        return self.seed if self.way else self.seed + i
 
     def batches(self) -> list[range]:
         """The pictures of each batch: [k*batch, (k+1)*batch), the last one cut at n."""
@@ -167,6 +187,7 @@ class SampleRequest:
             labels=tuple(text("label", label) for label in cast("list[object]", labels)),
             prompts=tuple(_prompt("prompt", prompt) for prompt in cast("list[object]", prompts)),
             to=None if fields["to"] is None else _prompt("to", fields["to"]),
+            to_seed=None if fields["to_seed"] is None else whole("to_seed", fields["to_seed"], least=0),
             n=whole("n", fields["n"], least=1),
             steps=whole("steps", fields["steps"], least=1),
             solver=text("solver", fields["solver"]),

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
-from nirvana.codec import Identity
 from nirvana.condition import Reading
 from nirvana.diffusion.denoiser import Preconditioned
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.noise import SeededNoise
+from nirvana.diffusion.noise import Between, Noise, SeededNoise
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.errors import Refused
+from nirvana.generate.asked import end_of
+from nirvana.generate.family import Parts
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
 from nirvana.generate.network import Compiled, in_bfloat16
+from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
 from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, solver_of
@@ -33,65 +37,32 @@ BATCH_NUMBERS = 2**17
 """A batch is at most 64 pictures and this many numbers, where the user does not say: 64 of 28x28, 10 of 3x64x64."""
 
 
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What one step of one batch shows: `batch` are the pictures' numbers in the request, `step` counts from 1.
-
-    before: the noisy state that the step began with; x: the state after it; x0: what the model believed on the way.
-    """
-
-    batch: range
-    step: int
-    steps: int
-    before: Float[Tensor, "b c *s"]
-    x0: Float[Tensor, "b c *s"]
-    x: Float[Tensor, "b c *s"]
-    codec: Identity
-
-    @property
-    def done(self) -> bool:
-        """Whether this batch is finished."""
-        return self.step == self.steps
-
-    @property
-    def pictures(self) -> UInt8[ndarray, "b h w c"]:
-        """x0 as bytes; at the last step the finished pictures."""
-        return to_bytes(self.codec, self.x if self.done else self.x0)
+P = TypeVar("P", bound=Parts)
 
 
-def to_bytes(codec: Identity, x: Float[Tensor, "b c h w"]) -> UInt8[ndarray, "b h w c"]:
-    """Decoded pictures, channels last, in memory of their own."""
-    return codec.decode(x).permute(0, 2, 3, 1).cpu().contiguous().numpy()
+class PictureSampler(ABC, Generic[P]):
+    """Makes what a request asks for. parts: the model; where: what refusals call it, such as its run folder."""
 
-
-class Sampler:
-    """Makes what a request asks for. parts: the model; where: what refusals call it, such as its run folder.
-
-    engines: loads the exported network of an engine; earlier: the same model at an earlier moment of its training;
-    None where there is none. classifiers: make those that can steer, by name. compile: run networks compiled.
-    """
-
-    def __init__(
-        self,
-        parts: ModelParts,
-        device: torch.device,
-        where: str,
-        *,
-        engines: Callable[[str], nn.Module] | None = None,
-        earlier: Callable[[str], ModelParts] | None = None,
-        classifiers: Mapping[str, Callable[[], Classifier]] | None = None,
-        compile: bool = False,
-    ) -> None:
+    def __init__(self, parts: P, device: torch.device, where: str) -> None:
         self.parts = on_device(parts, device)
         self.device = device
         self.where = where
-        self._engines = engines
-        self._earlier = earlier
-        self._makers = dict(classifiers or {})
-        self._compile = compile
-        self._denoisers: dict[tuple[str, str], Preconditioned] = {}
-        self._weak: dict[tuple[str, str], ModelParts] = {}
-        self._classifiers: dict[str, Classifier] = {}
+
+    @abstractmethod
+    def check(self, request: SampleRequest) -> None:
+        """Refused where this model cannot do `request`."""
+
+    @abstractmethod
+    def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
+        """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.
+
+        Refused at once, before any network call, where the model cannot do the request.
+        """
+
+    def names(self, classifier: str | None) -> tuple[str, ...]:
+        """The classes a label can be of, where `classifier` steers."""
+        del classifier
+        return self.labels
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -134,9 +105,11 @@ class Sampler:
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
 
-        A w in the text of the rule is the guidance. strict: refuse prompts that are not read as one.
+        A w in the text of the rule is the guidance. to: "TEXT", "seed:S" or "TEXT seed:S". strict: refuse prompts that
+        are not read as one.
         """
         best = self.parts.recommended
+        usual = best.steps if grid is None else steps_of(grid, best.steps)
         grid = best.grid if grid is None else grid
         rule, w = taken("rule", rule, "w")
         if guidance is not None and w is not None:
@@ -145,14 +118,17 @@ class Sampler:
         if guidance is None:
             recommended = best.guidance if self.subjects else 1.0
             guidance = default_guidance(rule, autoguidance is not None, recommended)
-        known = class_names(self.parts, self._guide(classifier))
-        labels, prompts = wanted(self.parts.conditioner, self.where, prompt, label, known)
+        labels, prompts = wanted(self.parts.conditioner, self.where, prompt, label, self.names(classifier))
+        end, end_seed = end_of(to)
+        if to is not None and prompt is None and label is None:
+            labels, prompts = labels[:1], prompts[:1]  # a way has one beginning
         request = SampleRequest(
             n=n,
             labels=labels,
             prompts=prompts,
-            to=to,
-            steps=steps_of(grid, best.steps) if steps is None else steps,
+            to=end,
+            to_seed=end_seed,
+            steps=usual if steps is None else steps,
             solver=best.solver if solver is None else solver,
             grid=grid,
             guidance=guidance,
@@ -176,6 +152,57 @@ class Sampler:
     def readings(self, request: SampleRequest) -> list[Reading]:
         """How the model reads every text of `request`, each once; none for a model without texts."""
         return readings(self.parts.conditioner, request)
+
+    def noise(self, request: SampleRequest, batch: range, shape: Sequence[int]) -> Noise:
+        """The noise of the pictures `batch`, each of `shape`; on a way to another seed it lies between the two."""
+        if request.to_seed is None:
+            return SeededNoise([request.seed_of(i) for i in batch], shape, device=self.device)
+        begin, end = (
+            SeededNoise([seed] * len(batch), shape, device=self.device) for seed in (request.seed, request.to_seed)
+        )
+        return Between(begin, end, [request.share(i) for i in batch])
+
+    def pictures(self, request: SampleRequest) -> UInt8[ndarray, "n h w c"]:
+        """The finished pictures of `request`."""
+        return np.concatenate([self.finished(preview) for preview in self.stream(request) if preview.done])
+
+    def finished(self, preview: Preview) -> UInt8[ndarray, "b h w c"]:
+        """The pictures of a finished batch. Refused where they are not finite."""
+        if not bool(torch.isfinite(preview.x).all()):
+            raise Refused(f"the model in {self.where} gave numbers that are not finite; lower the guidance")
+        return preview.pictures
+
+
+class Sampler(PictureSampler[ModelParts]):
+    """Makes what a request asks of a diffusion model.
+
+    engines: loads the exported network of an engine; earlier: the same model at an earlier moment of its training;
+    None where there is none. classifiers: make those that can steer, by name. compile: run networks compiled.
+    """
+
+    def __init__(
+        self,
+        parts: ModelParts,
+        device: torch.device,
+        where: str,
+        *,
+        engines: Callable[[str], nn.Module] | None = None,
+        earlier: Callable[[str], ModelParts] | None = None,
+        classifiers: Mapping[str, Callable[[], Classifier]] | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(parts, device, where)
+        self._engines = engines
+        self._earlier = earlier
+        self._makers = dict(classifiers or {})
+        self._compile = compile
+        self._denoisers: dict[tuple[str, str], Preconditioned] = {}
+        self._weak: dict[tuple[str, str], ModelParts] = {}
+        self._classifiers: dict[str, Classifier] = {}
+
+    def names(self, classifier: str | None) -> tuple[str, ...]:
+        """The classes a label can be of: the model's, or else the classifier's."""
+        return class_names(self.parts, self._guide(classifier))
 
     def check(self, request: SampleRequest) -> None:
         """Refused where this model cannot do `request`: solver, grid, labels, guidance, engine."""
@@ -223,7 +250,7 @@ class Sampler:
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         for batch in batches:
-            noise = SeededNoise([request.seed_of(i) for i in batch], parts.shape, device=self.device)
+            noise = self.noise(request, batch, parts.shape)
             # Entered anew for every step: a context manager held across a yield would leak into the caller.
             with quiet():
                 denoiser, cond = steering.conditioned(batch)
@@ -285,13 +312,3 @@ class Sampler:
             return Guide(self._classifiers[name], scale)
 
         return made("classifier", written, {name: partial(guide, name) for name in self._makers})
-
-    def pictures(self, request: SampleRequest) -> UInt8[ndarray, "n h w c"]:
-        """The finished pictures of `request`."""
-        return np.concatenate([self.finished(preview) for preview in self.stream(request) if preview.done])
-
-    def finished(self, preview: Preview) -> UInt8[ndarray, "b h w c"]:
-        """The pictures of a finished batch. Refused where they are not finite."""
-        if not bool(torch.isfinite(preview.x).all()):
-            raise Refused(f"the model in {self.where} gave numbers that are not finite; lower the guidance")
-        return preview.pictures

@@ -72,6 +72,7 @@ def _warm(sampler: Sampler, request: SampleRequest) -> SampleRequest:
         labels=labels,
         prompts=sampler.subjects if prompts else (),
         to=None,
+        to_seed=None,
     )
 
 

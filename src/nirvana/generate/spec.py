@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar, cast
+from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -90,13 +90,16 @@ class ModelParts:
 
     def load(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Take over `weights`, all of them; Refused, naming `where`, where names or shapes differ."""
-        try:
-            self.modules().load_state_dict(weights)
-        except RuntimeError as error:
-            first = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
-            raise Refused(
-                f"the weights in {where} do not fit its run.json ({first}); one of the two was edited"
-            ) from None
+        load_weights_into(self.modules(), weights, where)
+
+
+def load_weights_into(modules: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Take over `weights`, all of them; Refused, naming `where`, where names or shapes differ."""
+    try:
+        modules.load_state_dict(weights)
+    except RuntimeError as error:
+        first = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
+        raise Refused(f"the weights in {where} do not fit its run.json ({first}); one of the two was edited") from None
 
 
 def build(spec: Spec) -> ModelParts:
@@ -259,7 +262,19 @@ def _one_of(name: str, value: object, known: tuple[T, ...]) -> T:
     raise unknown(name, str(value), map(str, known))
 
 
-def on_device(parts: ModelParts, device: torch.device) -> ModelParts:
+@runtime_checkable
+class WithModules(Protocol):
+    """A model of any family."""
+
+    def modules(self) -> nn.ModuleDict:
+        """The modules with weights."""
+        ...
+
+
+P = TypeVar("P", bound=WithModules)
+
+
+def on_device(parts: P, device: torch.device) -> P:
     """`parts` with its weights on `device`, in evaluation mode, without gradients."""
     parts.modules().to(device).eval().requires_grad_(False)
     return parts

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt, UInt8
 from PIL import Image, PngImagePlugin
 
 from nirvana import files
@@ -43,7 +43,7 @@ def write_png(path: Path, array: UInt8[np.ndarray, "h w *c"], metadata: Mapping[
     files.write_bytes(path, to_png_bytes(array, metadata))
 
 
-def read_png(path: Path) -> tuple[UInt8[np.ndarray, "h w c"], dict[str, Json]]:
+def read_png(path: Path) -> tuple[UInt[np.ndarray, "h w c"], dict[str, Json]]:
     """The pixels and the metadata of a picture that `write_png` wrote.
 
     Refused: no such file, no PNG, damaged, or without metadata of ours.

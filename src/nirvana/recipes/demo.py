@@ -22,7 +22,7 @@ from nirvana.files import Json
 from nirvana.generate.animate import Recorder
 from nirvana.generate.images import Images
 from nirvana.generate.model import Model
-from nirvana.generate.sampler import Preview, to_bytes
+from nirvana.generate.preview import Preview, to_bytes
 from nirvana.modality import grid, save_animation
 from nirvana.recipes.order import Order
 

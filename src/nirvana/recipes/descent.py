@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nirvana.errors import Refused
 from nirvana.files import Json
+from nirvana.generate.family import ARTICLES, Parts, family_of
 from nirvana.generate.spec import ModelParts
 from nirvana.recipes.recipe import Facts, Recipe
 from nirvana.recipes.subject import subject_in
@@ -17,7 +18,9 @@ from nirvana.train.checkpoint import load_weights
 from nirvana.train.run import RunFolder
 
 _TABLE = "conditioner.embedding.weight"
-_NULL, _ROW = f"{_TABLE}/null", f"{_TABLE}/"
+"""So end the names of the tables of classes: a GAN has one for each of its players."""
+_WAYS_IN = ("vector_dim", "token_dim")
+"""The sizes of a network's conditions, which a child may have others of."""
 _ENTRIES = (".tokens.", ".embedding.vector.")
 """Parts of the names of a network's weights that its conditions enter by."""
 
@@ -34,11 +37,20 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
             f"{parent.path} makes pictures of {shape[0]} channels, and these have {facts.channels};"
             " start from a run of the same kind of pictures, or leave --from out"
         )
+    if family_of(before) != family_of(recipe.model):
+        raise Refused(
+            f"{parent.path} is {ARTICLES[family_of(before)]}, and the recipe makes {ARTICLES[family_of(recipe.model)]};"
+            " choose the recipe it was trained with"
+        )
     if before["codec"] != recipe.model["codec"]:
         raise Refused(
             f"{parent.path} was trained with the codec {before['codec']}, and the recipe has {recipe.model['codec']};"
             " start from a run with the same codec, or leave --from out"
         )
+    own = cast("Mapping[str, Json]", recipe.model["network"])
+    network = {**cast("Mapping[str, Json]", before["network"]), **{n: own[n] for n in _WAYS_IN if n in own}}
+    if family_of(before) != "diffusion":
+        return _of_latent(recipe, parent, network)
     # A schedule says which levels are trained, which a child may change; only a table is what its network is told.
     table = ("schedule",) if recipe.model["c_noise"] == "table" else ()
     for name in ("parameterization", "native", "c_in", "c_noise", "learned_variance", *table):
@@ -47,32 +59,41 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
                 f"{parent.path} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
                 " choose the recipe it was trained with"
             )
-    own = cast("Mapping[str, Json]", recipe.model["network"])
-    ways_in = {name: own[name] for name in ("vector_dim", "token_dim")}
-    network = {**cast("Mapping[str, Json]", before["network"]), **ways_in}
     return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
+
+
+def _of_latent(recipe: Recipe, parent: RunFolder, network: Mapping[str, Json]) -> dict[str, Json]:
+    """The description of a GAN or VAE that starts from `parent`; Refused where its pictures have another size."""
+    before = parent.model_spec
+    if before["shape"] != recipe.model["shape"]:
+        side = cast("list[int]", before["shape"])[-1]
+        raise Refused(
+            f"{parent.path} makes pictures of {side} pixels, and its network has one size; give --size {side}"
+        )
+    return {**recipe.model, "network": network, "latent": before["latent"]}
 
 
 def descended_weights(parent: RunFolder, facts: Facts) -> dict[str, Tensor]:
     """The averaged weights of `parent`, the rows of its label table named by these classes."""
     weights = {_alone(name): tensor for name, tensor in load_weights(parent).items()}
-    table = weights.pop(_TABLE, None)
     known = subject_in(parent.model_spec).names
-    if table is not None:
-        weights[_NULL] = table[-1]
+    for of in [name for name in weights if name.endswith(_TABLE)]:
+        table = weights.pop(of)
+        weights[f"{of}/null"] = table[-1]
         for row, name in enumerate(facts.names):
             if name in known:
-                weights[f"{_ROW}{row}"] = table[known.index(name)]
+                weights[f"{of}/{row}"] = table[known.index(name)]
     return weights
 
 
-def take_over(parts: ModelParts, start: Mapping[str, Tensor]) -> None:
+def take_over(parts: Parts, start: Mapping[str, Tensor]) -> None:
     """Copy `start` into the model where names and shapes fit. A class that is new begins at the parent's null class."""
     own = {_alone(name): tensor for name, tensor in parts.modules().state_dict().items()}
     for name, tensor in own.items():
-        if name == _TABLE and _NULL in start and start[_NULL].shape == tensor.shape[1:]:
-            rows = [start.get(f"{_ROW}{row}", start[_NULL]) for row in range(len(tensor) - 1)]
-            tensor.copy_(torch.stack([*rows, start[_NULL]]))
+        null = start.get(f"{name}/null")
+        if null is not None and null.shape == tensor.shape[1:]:
+            rows = [start.get(f"{name}/{row}", null) for row in range(len(tensor) - 1)]
+            tensor.copy_(torch.stack([*rows, null]))
         elif name in start and start[name].shape == tensor.shape:
             tensor.copy_(start[name])
 
@@ -82,11 +103,13 @@ def _alone(name: str) -> str:
     return name.replace("conditioner.label.", "conditioner.").replace("conditioner.text.", "conditioner.")
 
 
-def freeze(parts: ModelParts, frozen: Sequence[str]) -> None:
+def freeze(parts: Parts, frozen: Sequence[str]) -> None:
     """Take the gradients of parts of a model: "encoder", of texts; "network", all but where conditions enter.
 
-    Refused where nothing would be left to train, or where there is no encoder to freeze.
+    Refused where nothing would be left to train, or in a model of another family than diffusion, which has neither.
     """
+    if frozen and not isinstance(parts, ModelParts):
+        raise Refused(f"{ARTICLES[parts.family]} has no parts to freeze; leave --freeze out")
     names = dict(parts.modules().named_parameters())
     for name, parameter in names.items():
         encoder = _alone(name).startswith("conditioner.encoder.")

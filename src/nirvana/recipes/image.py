@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,20 +15,26 @@ from torch import Tensor
 
 from nirvana.data import DEFAULT_SIZE, Dataset, open_data
 from nirvana.data.decisions import STORED, Decisions, read_decisions, stored
+from nirvana.diffusion import Objective
 from nirvana.errors import unknown
 from nirvana.files import Json
+from nirvana.generate.family import Parts, model_parts
+from nirvana.generate.latent import any_sampler
+from nirvana.generate.latent_spec import GanParts, VaeParts
 from nirvana.generate.model import find
 from nirvana.generate.request import SampleRequest
-from nirvana.generate.sampler import Sampler
-from nirvana.generate.spec import build
+from nirvana.generate.sampler import PictureSampler
+from nirvana.generate.spec import ModelParts
+from nirvana.latent import Evidence, Relativistic
 from nirvana.modality import grid, to_png_bytes
 from nirvana.recipes.descent import descended, descended_weights, take_over
 from nirvana.recipes.descent import freeze as frozen
+from nirvana.recipes.older import AdversarialTask, VariationalTask
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
 from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
-from nirvana.recipes.task import DiffusionTask, PictureBatches
+from nirvana.recipes.task import DiffusionTask, PictureBatches, PictureTask
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
@@ -49,13 +55,13 @@ class Training:
 
     run: RunFolder
     data: Dataset
-    task: DiffusionTask
+    task: PictureTask
     batches: PictureBatches
     forecast: Forecast | None
 
     @property
     def parameters(self) -> int:
-        """Of the network and the conditioner."""
+        """Of the networks and the conditioner."""
         return sum(parameter.numel() for parameter in self.task.modules.parameters())
 
     @property
@@ -79,10 +85,10 @@ class Training:
 
 def _grid_request(
     spec: Mapping[str, Json], weights: Mapping[str, Tensor], device: torch.device, where: str
-) -> tuple[Sampler, SampleRequest]:
-    parts = build(spec)
+) -> tuple[PictureSampler[Any], SampleRequest]:
+    parts = model_parts(spec)
     parts.load(weights, where)
-    sampler = Sampler(parts, device, where)
+    sampler = any_sampler(parts, device, where)
     columns = min(_GRID_COLUMNS, len(sampler.subjects) or 8)
     request = sampler.request(n=_GRID_ROWS * columns)
     return sampler, replace(request, labels=request.labels[:columns], prompts=request.prompts[:columns])
@@ -195,10 +201,11 @@ def _planner(
     def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
         sampler, request = _grid_request(recipe.model, weights, device, "a trial")
         started = time.perf_counter()
-        sampler.pictures(replace(request, steps=_TRIED_STEPS))
-        return (time.perf_counter() - started) * request.steps / _TRIED_STEPS
+        tried = min(_TRIED_STEPS, request.steps)
+        sampler.pictures(replace(request, steps=tried))
+        return (time.perf_counter() - started) * request.steps / tried
 
-    def task(recipe: Recipe, plan: TrainPlan) -> DiffusionTask:
+    def task(recipe: Recipe, plan: TrainPlan) -> PictureTask:
         return make_task(recipe, recipe.model, plan, device, freeze=order.freeze)
 
     return Planner(order, data, make, task, draw, device, begun_at, subject.wording)
@@ -219,21 +226,29 @@ def make_task(
     device: torch.device,
     start: Mapping[str, Tensor] | None = None,
     freeze: Sequence[str] = (),
-) -> DiffusionTask:
+) -> PictureTask:
     """The task of `recipe` with weights drawn from the seed, or taken from `start` where names and shapes fit.
 
     freeze: the parts that keep them.
     """
     with seeded(torch.device("cpu"), plan.seed, "weights"):
-        parts = build(spec)
+        parts = model_parts(spec)
     if start is not None:
         take_over(parts, start)
     frozen(parts, freeze)
     parts.modules().to(device)
-    return DiffusionTask(
-        parts,
-        recipe.objective(parts),
-        strata=plan.batch,
-        weight_decay=recipe.weight_decay,
-        compile=plan.compile,
-    )
+    return task_of(recipe, parts, strata=plan.batch, compile=plan.compile)
+
+
+def task_of(recipe: Recipe, parts: Parts, *, strata: int, compile: bool = False) -> PictureTask:
+    """The task that trains `parts`, which must be where they will be trained, as `recipe` says."""
+    decay = recipe.weight_decay
+    match parts, recipe.objective(parts):
+        case ModelParts(), Objective() as objective:
+            return DiffusionTask(parts, objective, strata=strata, weight_decay=decay, compile=compile)
+        case GanParts(), Relativistic() as objective:
+            return AdversarialTask(parts, objective, weight_decay=decay, compile=compile)
+        case VaeParts(), Evidence() as objective:
+            return VariationalTask(parts, objective, weight_decay=decay, compile=compile)
+        case _, objective:
+            raise ValueError(f"{type(objective).__name__} is no objective for {type(parts).__name__}")

@@ -18,7 +18,7 @@ from nirvana.files import Json
 from nirvana.recipes.order import DEFAULT_MINUTES, MOST_IMAGES, Order
 from nirvana.recipes.recipe import WIDTH, Recipe
 from nirvana.recipes.rehearsal import Rehearsal, needed, rehearse
-from nirvana.recipes.task import DiffusionTask, PictureBatches
+from nirvana.recipes.task import PictureBatches, PictureTask
 from nirvana.train import memory
 from nirvana.train.device import pick_precision
 from nirvana.train.plan import TrainPlan
@@ -42,7 +42,7 @@ _SNAPSHOTS = 3
 Make = Callable[[int | None], Recipe]
 """width (None: of the run it starts from) -> the recipe."""
 Draw = Callable[[Recipe, Mapping[str, Tensor]], float]
-MakeTask = Callable[[Recipe, TrainPlan], DiffusionTask]
+MakeTask = Callable[[Recipe, TrainPlan], PictureTask]
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Planner:
         batches = PictureBatches(self.data, self.order.seed, flip=recipe.flip, wording=self.wording)
         return rehearse(task, batches, plan, recipe.model, lambda weights: self.draw(recipe, weights), seconds=seconds)
 
-    def _check_memory(self, task: DiffusionTask, plan: TrainPlan) -> None:
+    def _check_memory(self, task: PictureTask, plan: TrainPlan) -> None:
         """Refused, with what would fit, where a step would not. A count, so that nothing is tried that may fail."""
         height, width, channels = self.data.images.shape[1:]
         need, there = needed(task, plan, (channels, height, width)), memory.available(task.device)

@@ -14,14 +14,14 @@ from torch import Tensor
 from nirvana.data import Dataset, open_data
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
+from nirvana.generate.family import model_parts
+from nirvana.generate.latent import any_sampler
 from nirvana.generate.model import find
-from nirvana.generate.sampler import Sampler
-from nirvana.generate.spec import build
 from nirvana.recipes.image import make_task
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
 from nirvana.recipes.rehearsal import elsewhere
 from nirvana.recipes.subject import subject_in
-from nirvana.recipes.task import DiffusionTask, PictureBatches
+from nirvana.recipes.task import PictureBatches, PictureTask
 from nirvana.train.checkpoint import OPTIMIZER, load, load_weights, newest
 from nirvana.train.device import pick_device
 from nirvana.train.events import Event, StepDone
@@ -146,7 +146,7 @@ def profile_run(
         training = _training(run, data, where, batch, budget)
     if len(missing) == 2:
         raise Refused(f"nothing of {run.path} can be measured: {missing['training']}; and {missing['sampling']}")
-    parts = build(run.model_spec)
+    parts = model_parts(run.model_spec)
     parameters = sum(tensor.numel() for tensor in parts.modules().parameters())
     return RunProfile(
         path=run.path,
@@ -169,9 +169,9 @@ def _with_the_best_ceiling(half: Half | None, other: Half | None) -> Half | None
 
 def _sampling(run: RunFolder, device: torch.device, batch: int | None, budget: float) -> Half:
     """A step as `generate` makes it: the run's averaged weights, recommended solver and guidance."""
-    parts = build(run.model_spec)
+    parts = model_parts(run.model_spec)
     parts.load(load_weights(run), str(run.path))
-    sampler = Sampler(parts, device, str(run.path))
+    sampler = any_sampler(parts, device, str(run.path))
     pictures = min(PICTURES, sampler.request().batch) if batch is None else batch
     request = sampler.request(n=pictures, batch=pictures)
 
@@ -183,7 +183,7 @@ def _sampling(run: RunFolder, device: torch.device, batch: int | None, budget: f
     if request.steps > 1:
         next(fresh)  # the first step also draws the noise and the condition; the second one is as all others
     step = measure(lambda: next(steps), device, budget=budget, counted=lambda: next(fresh))
-    guided = f", guidance {request.guidance:g}" if request.labels or request.prompts else ""
+    guided = f", guidance {request.guidance:g}" if request.guidance != 1 else ""
     return Half(pictures, step, convolution_ceiling(device, step.dtype), f"{request.solver}{guided}", request.steps)
 
 
@@ -208,7 +208,7 @@ def _training(run: RunFolder, data: Dataset, device: torch.device, batch: int | 
     return Half(size, step, convolution_ceiling(device, step.dtype), how, sizes=sizes)
 
 
-def _sizes(task: DiffusionTask, plan: TrainPlan, optimiser: Mapping[str, Tensor]) -> Sizes:
+def _sizes(task: PictureTask, plan: TrainPlan, optimiser: Mapping[str, Tensor]) -> Sizes:
     weights = [tensor for phase in task.phases for tensor in phase.parameters.values()]
     return Sizes(
         weights=_bytes(weights),
@@ -238,7 +238,7 @@ def facts_in(spec: Mapping[str, Json]) -> Facts:
 
 def _data(run: RunFolder) -> Dataset:
     """The pictures of `run`. Refused, naming the source, where they are gone or are others by now."""
-    parts, source = build(run.model_spec), run.config.get("source")
+    parts, source = model_parts(run.model_spec), run.config.get("source")
     if not isinstance(source, str):
         raise Refused(f"{run.path} does not say what it was trained on, so no training step can be measured")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from nirvana.diffusion import (
     Chain,
@@ -18,8 +18,10 @@ from nirvana.diffusion import (
     Simple,
 )
 from nirvana.files import Json
+from nirvana.generate.latent_spec import latent_spec
 from nirvana.generate.spec import ModelParts, NetworkConfig, Recommended, network_spec
-from nirvana.nn import DiTConfig, UNetConfig
+from nirvana.latent import Evidence, Relativistic
+from nirvana.nn import DiTConfig, PyramidConfig, UNetConfig
 
 VECTOR = 128
 """Width of the vector a class label or a text becomes."""
@@ -29,6 +31,9 @@ DROP = 0.1
 
 TEXT_SHIFT = 3.0
 """Ratios of noise are so many times larger in training on texts (Esser et al. 2024, eq. 23)."""
+
+LATENT = 64
+"""Numbers of the latent vector of a GAN or VAE, and of the vector a class becomes there."""
 
 WIDTH = 32
 """Channels at the finest level where nothing says otherwise."""
@@ -55,16 +60,21 @@ class Facts:
         return bool(self.names) or self.encoder is not None
 
 
+AnyObjective = Objective | Relativistic | Evidence
+"""What models of the three families are trained on."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One way to train a model of pictures.
 
-    model: the description that goes into run.json and that `build` makes a model of. objective: the loss of that model.
+    model: the description that goes into run.json and that `model_parts` makes a model of. objective: of that model's
+    parts, the loss that they are trained on; its kind is that of their family.
     lr: peak rate; warmup and decay: fractions of the run; flip: show half of the pictures mirrored.
     """
 
     model: Mapping[str, Json]
-    objective: Callable[[ModelParts], Objective]
+    objective: Callable[[Any], AnyObjective]
     batch: int = 32
     lr: float = 2e-3
     warmup: float = 0.05
@@ -267,11 +277,35 @@ def improved_ddpm(facts: Facts) -> Recipe:
     return Recipe(model, objective)
 
 
+def _pyramid(facts: Facts) -> PyramidConfig:
+    return PyramidConfig(
+        channels=facts.channels,
+        size=(facts.size, facts.size),
+        width=facts.width,
+        stem=facts.stem or stem_of(facts.size),
+        vector_dim=LATENT if facts.names else 0,
+    )
+
+
+def gan(facts: Facts) -> Recipe:
+    """A GAN: the relativistic pairing loss with R1 and R2 (Huang et al. 2024). Baseline for diffusion."""
+    model = latent_spec("gan", _pyramid(facts), LATENT, facts.names)
+    return Recipe(model, lambda _parts: Relativistic(gamma=1.0), lr=1e-3, weight_decay=0.0)
+
+
+def vae(facts: Facts) -> Recipe:
+    """A VAE with a learned scale of its likelihood (Rybkin et al. 2021), beta = 1. Baseline for diffusion."""
+    model = latent_spec("vae", _pyramid(facts), LATENT, facts.names)
+    return Recipe(model, lambda _parts: Evidence(beta=1.0), lr=3e-3, weight_decay=0.0)
+
+
 RECIPES: Mapping[str, Callable[[Facts], Recipe]] = {
     "flow": flow,
     "dit": dit,
     "edm": edm,
     "ddpm": ddpm,
     "improved-ddpm": improved_ddpm,
+    "gan": gan,
+    "vae": vae,
 }
 """`nirvana train --recipe NAME`; the first one is the default."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nirvana.files import Json
-from nirvana.recipes.task import DiffusionTask, PictureBatches, Pictures
+from nirvana.recipes.task import PictureBatches, Pictures, PictureTask
 from nirvana.train import memory
 from nirvana.train.device import seeded
 from nirvana.train.events import Event, StepDone
@@ -56,7 +56,7 @@ def elsewhere(plan: TrainPlan, spec: Mapping[str, Json], config: Mapping[str, Js
 
 
 def rehearse(
-    task: DiffusionTask,
+    task: PictureTask,
     batches: PictureBatches,
     plan: TrainPlan,
     spec: Mapping[str, Json],
@@ -89,13 +89,14 @@ def rehearse(
     return Rehearsal(median(steps[_WARM_UP:]), drawing, saving, memory.peak(task.device))
 
 
-def needed(task: DiffusionTask, plan: TrainPlan, shape: tuple[int, ...]) -> Callable[[int], int]:
+def needed(task: PictureTask, plan: TrainPlan, shape: tuple[int, ...]) -> Callable[[int], int]:
     """part -> about how many more bytes training needs where `part` pictures are computed at once.
 
     The weights' gradients, the optimiser's two averages and those of the plan, and `_TRANSIENT` times the tensors that
-    a step keeps for its gradients: counted on a step of `_PROBE` pictures, they grow with the pictures.
+    the largest phase keeps for its gradients: counted on a step of `_PROBE` pictures, they grow with the pictures.
     """
-    weights = sum(tensor.nbytes for tensor in task.ema_parameters().values())
+    trained = sum(tensor.nbytes for phase in task.phases for tensor in phase.parameters.values())
+    averaged = sum(tensor.nbytes for tensor in task.ema_parameters().values())
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -111,8 +112,11 @@ def needed(task: DiffusionTask, plan: TrainPlan, shape: tuple[int, ...]) -> Call
         texts = tuple(islice(cycle(task.parts.conditioner.examples), _PROBE))
         labels = torch.zeros(_PROBE, dtype=torch.int64)
         batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), labels, texts)
-        loss = task.loss(task.phases[0], batch, Position(plan.seed, range(_PROBE), 0))
-    activations = sum(size for pointer, size in kept.items() if pointer not in own)
-    del loss
-    fixed = weights * (3 + len(plan.ema))
-    return lambda part: fixed + ceil(_TRANSIENT * activations * part / _PROBE)
+        most = 0
+        for phase in task.phases:
+            kept.clear()
+            loss = task.loss(phase, batch, Position(plan.seed, range(_PROBE), 0))
+            most = max(most, sum(size for pointer, size in kept.items() if pointer not in own))
+            del loss
+    fixed = 3 * trained + len(plan.ema) * averaged
+    return lambda part: fixed + ceil(_TRANSIENT * most * part / _PROBE)

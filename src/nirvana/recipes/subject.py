@@ -13,6 +13,7 @@ from nirvana.data import Captions, Dataset, Wording
 from nirvana.data.wording import PLACE
 from nirvana.errors import Refused
 from nirvana.files import Json
+from nirvana.generate.latent_spec import FAMILIES
 from nirvana.recipes.order import Order
 from nirvana.train.run import RunFolder
 
@@ -40,9 +41,15 @@ def subject_of(order: Order, data: Dataset, parent: RunFolder | None = None) -> 
     """What a model of `data` is told, as `order` says, or else by what there is: captions, or labels, or nothing.
 
     A model that starts from `parent` is told what that was, where the data have it, and keeps its text encoder.
-    Refused where the data have no labels and those were asked for. ValueError: no captions, which opening refuses.
+    Refused where the data have no labels and those were asked for, and where a GAN or VAE shall learn from captions.
+    ValueError: no captions, which opening refuses.
     """
-    condition = order.condition if order.condition != "auto" else _chosen(data, parent)
+    condition = order.condition if order.condition != "auto" else _chosen(data, parent, order.recipe)
+    if order.recipe in FAMILIES and (condition in ("captions", "both") or order.encoder != "auto"):
+        raise Refused(
+            f"the recipe '{order.recipe}' learns from labels or from nothing, not from captions; choose --condition"
+            " labels or none and leave --encoder out, or choose a recipe of a diffusion model"
+        )
     names = data.names if data.labels is not None and condition in ("labels", "both") else ()
     if condition in ("labels", "both") and not names:
         raise Refused(
@@ -111,8 +118,9 @@ def wording_in(config: Mapping[str, Json]) -> Wording:
     return Wording(templates or (PLACE,), bool(config.get("shuffle_tags", False)))
 
 
-def _chosen(data: Dataset, parent: RunFolder | None) -> str:
-    has = {"captions": 2 * data.manifest.captioned >= len(data), "labels": data.labels is not None}
+def _chosen(data: Dataset, parent: RunFolder | None, recipe: str) -> str:
+    texts = recipe not in FAMILIES and 2 * data.manifest.captioned >= len(data)
+    has = {"captions": texts, "labels": data.labels is not None}
     if parent is not None and has["labels"] and subject_in(parent.model_spec).names:
         both = encoder_in(parent.model_spec) is not None and has["captions"]
         return "both" if both else "labels"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from nirvana.data import Dataset, Wording, flips, mirrored, order, said
 from nirvana.diffusion import Objective, sample_rng, stratified
+from nirvana.generate.family import Parts
 from nirvana.generate.spec import ModelParts
 from nirvana.train.device import sent
-from nirvana.train.task import Loss, Phase, Position
+from nirvana.train.task import Loss, Phase, Position, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,26 @@ class PictureBatches:
     def files(self, indices: range) -> list[str]:
         """Their files, in order."""
         return self.data.files(order(self.seed, len(self.data), indices).tolist())
+
+
+@runtime_checkable
+class PictureTask(Task[Pictures], Protocol):
+    """A task on pictures, of any family."""
+
+    @property
+    def parts(self) -> Parts:
+        """The model."""
+        ...
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """All its weights."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
 
 
 class DiffusionTask:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from nirvana.errors import Refused
@@ -51,12 +52,13 @@ def save(
     contents.update({_ema_name(number): average.tensors for number, average in enumerate(averages)})
     with new_folder(path, replace=True) as temporary:
         written = {name: write_chunks(temporary / name, tensor_chunks(t)) for name, t in contents.items()}
-        text = json_text(sealed(_state(progress, averages, written)))
+        text = json_text(sealed(state_of(progress, averages, written)))
         write_chunks(temporary / "state.json", [text.encode()])
     return path
 
 
-def _state(progress: Progress, averages: Sequence[Average], written: Mapping[str, Written]) -> dict[str, Json]:
+def state_of(progress: Progress, averages: Sequence[Average], written: Mapping[str, Written]) -> dict[str, Json]:
+    """What `state.json` says of a checkpoint, before it is sealed."""
     return {
         "format_version": FORMAT_VERSION,
         "images": progress.images,
@@ -147,10 +149,14 @@ def load_weights(
 
     "ema": averaged, with the plan's first profile, or with width `sigma_rel` (a tracked one, or one made from all
     kept averages); tensors that are not averaged are the trained ones. "raw": as trained.
-    Raises Refused where there is no checkpoint, or a file is missing or damaged.
+    Raises Refused where there is no checkpoint, a file is missing or damaged, or a packed run has only averages.
     """
     checkpoint = newest(run)
     weights = load(checkpoint, TASK)
+    if checkpoint.packed:
+        if which == "raw" or sigma_rel is not None:
+            raise Refused(f"{run.path} is packed, with its averaged weights alone; leave the weights at 'ema'")
+        return {name: tensor.float() if tensor.dtype == torch.half else tensor for name, tensor in weights.items()}
     if which == "ema":
         weights.update(_average(run, checkpoint, checkpoint.sigma_rels[0] if sigma_rel is None else sigma_rel))
     return weights

@@ -75,10 +75,15 @@ class _Axis:
         return [10.0**value for value in values] if self._log else values
 
 
-def plot(lines: Sequence[Line], x_name: str, *, logarithmic: bool | None = None) -> str:
+def _powers_of_two(low: float, high: float) -> list[float]:
+    return [2.0**power for power in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+
+
+def plot(lines: Sequence[Line], x_name: str, *, logarithmic: bool | None = None, doubling: bool = False) -> str:
     """The lines as an SVG element; an empty string where there is nothing to draw.
 
     `logarithmic` of None decides by the data: a logarithmic y axis where all are positive and span a factor of 10.
+    doubling: a logarithmic x axis, marked at the powers of 2.
     """
     lines = [replace(line, points=thinned(line.points)) for line in lines if line.points]
     xs = [x for line in lines for x, _ in line.points]
@@ -88,14 +93,14 @@ def plot(lines: Sequence[Line], x_name: str, *, logarithmic: bool | None = None)
         return ""
     if logarithmic is None:
         logarithmic = min(ys) > 0 and max(ys) > 10 * min(ys)
-    across = _Axis(xs, _LEFT, _WIDTH - _RIGHT, logarithmic=False)
+    across = _Axis(xs, _LEFT, _WIDTH - _RIGHT, logarithmic=doubling)
     up = _Axis(ys, _HEIGHT - _BOTTOM, _TOP, logarithmic=logarithmic)
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(lines[-1].name)}">']
     for value in up.ticks():
         y = up.at(value)
         parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
-    for value in across.ticks():
+    for value in _powers_of_two(min(xs), max(xs)) if doubling else across.ticks():
         x = across.at(value)
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{short(value)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2

@@ -79,6 +79,11 @@ class Checkpoint:
     files: Mapping[str, tuple[int, str]]
 
     @property
+    def packed(self) -> bool:
+        """Whether it holds averaged weights alone, in 16 bits, under the name of the trained ones (`train.pack`)."""
+        return not self.sigma_rels
+
+    @property
     def way_out(self) -> str:
         """What to do when it is damaged."""
         return f"delete the folder {self.path} to go on from the checkpoint before it, or restore it from a copy"

@@ -56,14 +56,11 @@ def whole(schedule: Schedule, n: int) -> list[Level]:
     first, last = ends.angle
     between = Level.from_angle(first + (last - first) * _uniform(n)[1:-1])
     inner = schedule(schedule.time(between.lam))
-    return walk(
-        Level(
-            *(
-                torch.cat([end[:1], part.expand(n - 1), end[1:]])
-                for end, part in ((ends.alpha, inner.alpha), (ends.sigma, inner.sigma))
-            )
-        )
-    )
+
+    def joined(ends: Tensor, inner: Tensor) -> Tensor:
+        return torch.cat([ends[:1], inner.expand(n - 1), ends[1:]])
+
+    return walk(Level(joined(ends.alpha, inner.alpha), joined(ends.sigma, inner.sigma)))
 
 
 RAMP = 10

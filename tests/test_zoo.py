@@ -1,0 +1,90 @@
+"""The models that ship: whole, small together, and found by name where no run has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nirvana import zoo
+from nirvana.cli.main import main
+from nirvana.errors import Refused
+from nirvana.generate.model import find, load
+from nirvana.train.pack import pack
+from nirvana.train.run import RunFolder
+from tiny_run import make_run
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo with the model `tiny`, and an empty working folder."""
+    home = tmp_path / "zoo"
+    pack(RunFolder.open(make_run(tmp_path / "made")), home / "tiny")
+    said = {
+        "draws": "noise",
+        "size": "8x8",
+        "example": 'nirvana generate tiny "a cat"',
+        "needs": None,
+        "licence": "CC0-1.0",
+        "trained": "1 minute",
+    }
+    (home / "tiny" / zoo.CARD).write_text(json.dumps(said))
+    (home / "tiny" / zoo.TEXT).write_text("# tiny\n\nIt draws noise.\n")
+    monkeypatch.setattr(zoo, "_HERE", home)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return home
+
+
+def test_a_name_of_the_zoo_is_a_model(planted: Path) -> None:
+    assert find("tiny") == planted / "tiny"
+    assert load("tiny").generate(n=1).array.shape == (1, 8, 8, 1)
+    with pytest.raises(Refused, match="did you mean 'tiny'"):
+        find("tinny")
+
+
+def test_a_run_of_that_name_comes_first_and_a_folder_of_pictures_does_not(planted: Path) -> None:
+    Path("tiny").mkdir()
+    assert find("tiny") == planted / "tiny"
+    make_run(Path("runs/tiny"))
+    assert find("tiny") == Path("runs/tiny")
+    Path("tiny").rmdir()
+    make_run(Path("tiny"))
+    assert find("tiny") == Path("tiny")
+
+
+def test_the_list_and_a_card(planted: Path, capsys: Captured) -> None:
+    assert main(["zoo"]) == 0
+    out = capsys.readouterr().out
+    assert "tiny" in out and "CC0-1.0" in out and 'nirvana generate tiny "a cat"' in out
+    assert main(["zoo", "tiny"]) == 0
+    assert "It draws noise." in capsys.readouterr().out
+    assert main(["zoo", "tiny", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["name"] == "tiny" and said["path"] == str(planted / "tiny") and said["bytes"] > 1000
+    assert main(["zoo", "tinny"]) == 2
+    assert "did you mean 'tiny'" in capsys.readouterr().err
+
+
+def test_what_is_made_of_it_goes_to_the_cache(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert zoo.beside(find("tiny")) == tmp_path / "cache" / "nirvana" / "zoo" / "tiny"
+    assert zoo.beside(tmp_path / "made") == tmp_path / "made"
+    before = sorted(planted.rglob("*"))
+    assert main(["generate", "tiny", "--out", "pictures"]) == 0
+    assert main(["pack", "tiny", "--out", "copy"]) == 0
+    assert sorted(planted.rglob("*")) == before
+
+
+def test_all_that_ships_is_whole_and_small() -> None:
+    cards = [zoo.card(name) for name in zoo.names()]
+    assert sum(card.bytes for card in cards) <= 40e6
+    for card in cards:
+        model = load(card.name, device="cpu")
+        assert model.info()["finished"], card.name
+        assert f"nirvana generate {card.name}" in card.example and card.text.startswith("# ")
+        for part in ("## Data", "## Training", "## Quality", "## Limits", "## Rebuild"):
+            assert part in card.text, f"{card.name} lacks {part}"
