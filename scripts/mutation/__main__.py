@@ -152,7 +152,11 @@ def measured(project: Project, picked: Sequence[Mutant], named: Sequence[NamedBu
     try:
         with ProcessPoolExecutor(options.workers, context, _prepare, (project.root, place)) as pool:
             try:
-                tests = recorded(pool, project, store)
+                tests = {
+                    name: test
+                    for name, test in recorded(pool, project, store).items()
+                    if not any(part in name for part in options.without)
+                }
                 trials = [
                     Trial(
                         m,
@@ -186,6 +190,7 @@ class Options:
     workers: int
     only: str
     grace: float
+    without: list[str]
     preload: bool
     page: Path | None
     store: Path
@@ -204,6 +209,8 @@ def options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="those of the sample whose file, kind or key holds this text")
     parser.add_argument("--grace", type=float, default=30.0, help="seconds a run has to start, beside its tests'")
+    # Each of them draws what the exact proofs of order and moments have measured: minutes for every mutant that lives.
+    parser.add_argument("--without", nargs="*", default=["test_it_passes[distribution"], help="tests that do not judge")
     parser.add_argument("--no-preload", dest="preload", action="store_false", help="do not load torch before forking")
     parser.add_argument("--page", type=Path, help="write the score between its marks on this page")
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "mutation", help="where results are kept")
