@@ -171,3 +171,20 @@ def test_the_box_has_no_seams_and_no_overflow():
 def test_an_empty_box_is_refused():
     with pytest.raises(ValueError, match="low must be below high"):
         BoxDenoiser(1.0, 1.0)
+
+
+def test_what_is_free_given_what_is_known():
+    """The textbook case; and log p(free | known) differs from log p(both) by what does not depend on the free part."""
+    pair = GaussianDenoiser(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=F64))
+    given = pair.given(torch.tensor([True, False]), torch.tensor([1.5]))
+    assert torch.allclose(given.mean, torch.tensor([0.9 * 1.5], dtype=F64), rtol=0, atol=1e-15)
+    assert torch.allclose(given.cov, torch.tensor([[0.19]], dtype=F64), rtol=0, atol=1e-15)
+    known, clean = torch.tensor([[True, False, True], [False, False, True]]), Level.of(1.0, 0.0)
+    means = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(2), dtype=F64)
+    mixture = MixtureDenoiser(torch.tensor([0.2, 0.5, 0.3]), means, torch.tensor([0.5, 0.8, 1.1]))
+    x = torch.where(known, state()[:1], state())
+    wide = GaussianDenoiser(means[0], gaussian().cov + torch.eye(6, dtype=F64))
+    for law in (wide, mixture):
+        conditional = law.given(known, x[0][known])
+        extra = law.log_prob(x, clean) - conditional.log_prob(x[:, ~known], clean)
+        assert torch.allclose(extra, extra[:1].expand_as(extra), rtol=0, atol=1e-10)

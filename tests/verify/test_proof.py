@@ -8,6 +8,7 @@ from conftest import Unchecked
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.verify import Job, run
+from nirvana.verify.inpainting import GAUSSIANS
 from nirvana.verify.plan import FULL, QUICK_SCHEDULES, jobs
 from nirvana.verify.settings import SCHEDULES
 
@@ -23,6 +24,7 @@ def test_every_solver_on_three_schedules_is_in_it() -> None:
     assert {job.subject for job in JOBS if job.proof == "distribution"} == set(SOLVERS)
     assert {job.subject for job in JOBS if job.proof == "parameterization"} == set(PARAMETERIZATIONS)
     assert {job.subject for job in JOBS if job.proof == "grid"} == set(GRIDS)
+    assert {job.subject for job in JOBS if job.proof == "inpainting"} == {*GAUSSIANS, "mixture"}
 
 
 def test_the_full_proof_is_the_product() -> None:

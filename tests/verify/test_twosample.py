@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from nirvana.verify.distribution import calibration
-from nirvana.verify.twosample import _logistic, classifier_test, kernel_test, uniformity
+from nirvana.verify.twosample import _logistic, classifier_test, even_ranks, kernel_test, uniformity
 
 F64 = torch.float64
 PLACES = torch.tensor([[0.0, 0.0], [1.0, 0.5], [-1.0, 1.0]], dtype=F64)
@@ -63,3 +63,11 @@ def test_uniformity_is_kolmogorovs(shift: float):
     assert uniformity(p) == pytest.approx(theirs, abs=0.01)
     assert uniformity(torch.full((20,), 0.01)) < 1e-6
     assert uniformity((torch.arange(20) + 0.5) / 20) == 1.0
+
+
+def test_even_ranks_is_pearsons_test():
+    ranks = torch.randint(0, 8, (400,), generator=torch.Generator().manual_seed(3))
+    seen = np.bincount(ranks.numpy(), minlength=9)
+    assert even_ranks(ranks, 8) == pytest.approx(scipy.stats.chisquare(seen).pvalue, rel=1e-5)  # none has rank 8
+    many = [even_ranks(torch.randint(0, 9, (400,), generator=torch.Generator().manual_seed(i)), 8) for i in range(300)]
+    assert uniformity(torch.tensor(many)) > 0.01

@@ -76,17 +76,20 @@ class Told:
         return self.denoiser(x, Level(level.alpha, self.factor * level.sigma), cond, nxt)
 
 
-class _Stream:
-    """Noise for many items at once, from one generator."""
+class Stream:
+    """Noise for many items of D numbers at once, from one generator."""
 
-    def __init__(self, generator: torch.Generator, items: int) -> None:
-        self._draw: Callable[[], Tensor] = lambda: torch.randn(items, D, generator=generator, dtype=F64)
+    def __init__(self, generator: torch.Generator, items: int, dimensions: int = D) -> None:
+        self._draw: Callable[[], Tensor] = lambda: torch.randn(items, dimensions, generator=generator, dtype=F64)
+        self._initial: list[Tensor] = []
         self._path = BrownianPath(self._draw, self._draw)
         self._kept: dict[Key, Tensor] = {}
 
     def initial(self) -> Tensor:
-        """A unit normal."""
-        return self._draw()
+        """A unit normal, the same at every call."""
+        if not self._initial:
+            self._initial.append(self._draw())
+        return self._initial[0]
 
     def path(self, now: Level, nxt: Level) -> Tensor:
         """The increment of one Brownian path."""
@@ -161,7 +164,7 @@ def _p_values(solver: AnySolver, name: str, schedule: str, n: int, seeds: int, t
     for first in range(0, total, at_once):
         items = min(at_once, total - first)
         x = problem.at(levels[0], items, seed=_seed(name, first))
-        noise = _Stream(sample_rng(12, first, f"verify/noise/{name}"), items)
+        noise = Stream(sample_rng(12, first, f"verify/noise/{name}"), items)
         ends.append(ended(solver, denoiser, x, levels, noise))
     return _tests(problem, name, torch.cat(ends), seeds)
 

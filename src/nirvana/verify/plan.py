@@ -15,7 +15,7 @@ import torch
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS, Tabulated
 from nirvana.diffusion.guidance import RULES
 from nirvana.errors import unknown
-from nirvana.verify import distribution, endpoints, guided, moments, oracle, order, weak
+from nirvana.verify import distribution, endpoints, guided, inpainting, moments, oracle, order, weak
 from nirvana.verify.finding import Finding
 from nirvana.verify.settings import SCHEDULES
 from nirvana.verify.subject import solver
@@ -27,12 +27,16 @@ QUICK_SCHEDULES = ("rectified-flow", "linear-vp", "ve")
 SAMPLED = "cosine"
 """The schedule on which samples are compared with draws: what a schedule does is in the orders."""
 
+INPAINTED = 32
+"""Steps of a walk that inpaints."""
+
 
 @dataclass(frozen=True)
 class Effort:
     """How far a proof goes: the most steps a deterministic order is measured with, and a stochastic one; seeds; ...
 
     early: an order is taken as soon as its slopes agree. whole: the most steps from noise to data, where order 1 does.
+    inpainted: the solvers of inpainting; inner: its steps at each level; cases: of its calibration.
     """
 
     early: bool
@@ -42,10 +46,35 @@ class Effort:
     seeds: int
     counts: tuple[int, ...]
     spacings: tuple[str, ...]
+    inpainted: tuple[str, ...]
+    inner: tuple[int, ...]
+    cases: int
 
 
-FULL = Effort(False, 2048, 1024, 512, 200, endpoints.COUNTS, ("uniform", "uneven", "quadratic", "lam"))
-QUICK = Effort(True, 2048, 1024, 256, 20, tuple(n for n in endpoints.COUNTS if n < 100), ("uneven",))
+FULL = Effort(
+    early=False,
+    steps=2048,
+    draws=1024,
+    whole=512,
+    seeds=200,
+    counts=endpoints.COUNTS,
+    spacings=("uniform", "uneven", "quadratic", "lam"),
+    inpainted=("ddim", "dpmpp-2m", "heun", "ddpm", "euler-ancestral", "heun-churn"),
+    inner=(1, 2, 4, 8, 16),
+    cases=4000,
+)
+QUICK = Effort(
+    early=True,
+    steps=2048,
+    draws=1024,
+    whole=256,
+    seeds=20,
+    counts=tuple(n for n in endpoints.COUNTS if n < 100),
+    spacings=("uneven",),
+    inpainted=("ddim", "euler-ancestral"),
+    inner=(1, 4, 16),
+    cases=1000,
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +157,13 @@ def _guidance(job: Job) -> Iterator[Finding]:
     yield guided.interval_skips(0.3, 4.0)
 
 
+def _inpainting(job: Job) -> Iterator[Finding]:
+    if job.subject in inpainting.GAUSSIANS:
+        yield from inpainting.moments(job.subject, INPAINTED, job.effort.inner, job.effort.inpainted)
+    else:
+        yield from inpainting.calibration("ddim", INPAINTED, job.effort.cases, inner=8)
+
+
 def _schedules(job: Job) -> Iterator[Finding]:
     yield oracle.schedule(job.schedule)
 
@@ -139,6 +175,7 @@ PROOFS: Mapping[str, Callable[[Job], Iterator[Finding]]] = MappingProxyType(
         "schedule": _schedules,
         "grid": _grids,
         "guidance": _guidance,
+        "inpainting": _inpainting,
         "endpoints": _endpoints,
         "order": _orders,
         "distribution": _distribution,
@@ -161,6 +198,7 @@ def jobs(solvers: Sequence[str], schedules: Sequence[str], *, quick: bool, ours:
     made += [Job(proof, name, s, quick) for proof in ("order", "endpoints") for name in solvers for s in schedules]
     if ours:
         made += [Job("ground", "oracles", quick=quick), Job("guidance", "guidance", quick=quick)]
+        made += [Job("inpainting", name, quick=quick) for name in (*inpainting.GAUSSIANS, "mixture")]
         made += [Job("parameterization", name, quick=quick) for name in PARAMETERIZATIONS]
         made += [Job("schedule", name, name, quick) for name in schedules]
         made += [Job("grid", name, schedule, quick) for name in GRIDS for schedule in schedules]

@@ -1,11 +1,11 @@
-"""Two-sample tests: is a sample from the same distribution as another? p-values are uniform where it is."""
+"""Tests of samples: from the same distribution as others, uniform, evenly ranked? p-values are uniform where so."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -66,3 +66,11 @@ def uniformity(p_values: Float[Tensor, "n"]) -> float:
         return 1.0  # the series alternates there between terms near 1
     total = 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101))
     return min(1.0, max(0.0, total))
+
+
+def even_ranks(ranks: Int[Tensor, "n"], most: int) -> float:
+    """The p-value of "these are uniform on 0 .. most": Pearson's chi-squared, with `most` degrees."""
+    seen = torch.bincount(ranks, minlength=most + 1).double()
+    expected = len(ranks) / (most + 1)
+    statistic = float((seen - expected).square().sum() / expected)
+    return float(torch.special.gammaincc(torch.tensor(most / 2.0), torch.tensor(statistic / 2)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 import torch
 from jaxtyping import Float
@@ -52,11 +52,12 @@ class _Keyed:
 
 @dataclass(frozen=True)
 class RePaint:
-    """Replacement, and from every `jump`-th level `resample` times down `jump` levels and back (Lugmayr et al. 2022).
+    """Replacement, and jumps back: from every `jump`-th level `resample` times down `jump` levels and up again.
 
     Down by steps of the posterior q(x_nxt | x_now, x0), with the known part replaced, and up by its noise: what is
-    free sees what is known again and again (algorithm 1; theirs is jump = 10, resample = 9 on 250 levels). Biased where
-    it does not resample for long. No jump starts at pure noise, which forgets it, or goes down to clean data.
+    free sees what is known again and again (Lugmayr et al. 2022, algorithm 1; theirs is jump = 10, resample = 9 on 250
+    levels). The bias of the mean falls as it resamples, that of its steps down stays. The first jump starts at the
+    second level; none starts at pure noise, which forgets it, or goes down to clean data.
     Raises ValueError unless resample >= 0 and jump >= 1.
     """
 
@@ -77,7 +78,7 @@ class RePaint:
 
     def below(self, levels: Sequence[Level], index: int) -> Sequence[Level]:
         """The levels that are walked down from that at `index`; none where no jump starts."""
-        if index % self.jump or levels[index].is_pure_noise:
+        if (index - 1) % self.jump or levels[index].is_pure_noise:
             return ()
         return [level for level in levels[index + 1 : index + 1 + self.jump] if not level.is_clean]
 
@@ -94,7 +95,7 @@ class _Resampled:
             x = self.observed.put(x, level, noise.fresh(("replacement", index)))
         below = self.method.below(self.levels, index)
         for turn in range(self.method.resample if below else 0):
-            keys = (("repaint", index, turn, draw) for draw in range(2 * len(below) + 2))
+            keys = (("repaint", index, turn, draw) for draw in count())
             x = self._there_and_back(x, [level, *below], denoise, noise, keys)
         return x
 
@@ -104,5 +105,4 @@ class _Resampled:
         for now, nxt in pairwise(walk):
             step, _ = Ancestral().step(denoise, x, now, nxt, None, _Keyed(noise, next(keys)))
             x = self.observed.put(step.x, nxt, noise.fresh(next(keys)))
-        back = renoised(x, walk[-1], walk[0], noise.fresh(next(keys)))
-        return self.observed.put(back, walk[0], noise.fresh(next(keys)))
+        return renoised(x, walk[-1], walk[0], noise.fresh(next(keys)))

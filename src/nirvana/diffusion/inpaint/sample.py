@@ -32,7 +32,7 @@ def inpainted(
     cond: Cond,
     noise: Noise,
 ) -> Iterator[Step]:
-    """`trajectory` of `Known(denoiser, observed)` with the edits of `method`: x at a clean last level has y bit for bit.
+    """`trajectory` of `Known(denoiser, observed)` with the edits of `method`: where it ends clean, x has y bit for bit.
 
     x: at levels[0], with the known part in it: `observed.begun(noise, levels[0])`. Guidance goes inside: `denoiser`.
     Raises ValueError at once where x, y, the mask or the levels do not fit, where noise rises, and for CFG++ with a

@@ -1,0 +1,35 @@
+"""Write the tables of docs/inpainting.md, which `nirvana verify` proves: python scripts/inpainting_page.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nirvana.files import write_text
+from nirvana.verify.inpainting import GAUSSIANS, moments
+from nirvana.verify.plan import FULL, INPAINTED
+
+PAGE = Path(__file__).parents[1] / "docs" / "inpainting.md"
+OPEN, CLOSE = "<!-- measured -->\n", "<!-- /measured -->"
+
+
+def table(name: str) -> str:
+    """The errors of all methods on the Gaussian `name`, with a solver without noise and one with it."""
+    found = [list(moments(name, INPAINTED, FULL.inner, (solver,))) for solver in ("ddim", "euler-ancestral")]
+    lines = [f"**{name}**\n", "| method | calls | with `ddim` | with `euler-ancestral` |", "|---|---|---|---|"]
+    for plain, noisy in zip(*found, strict=True):
+        if plain.proof == "inpainting":
+            method = plain.subject.partition(" with ")[0]
+            seen = [f.detail.partition(", what")[0] for f in (plain, noisy)]
+            lines.append(f"| `{method}` | {plain.calls} | {seen[0]} | {seen[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The page, with its tables anew."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(OPEN)
+    _, _, after = rest.partition(CLOSE)
+    write_text(PAGE, before + OPEN + "\n" + "\n".join(map(table, GAUSSIANS)) + "\n" + CLOSE + after)
+
+
+if __name__ == "__main__":
+    main()
