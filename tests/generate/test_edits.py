@@ -18,6 +18,7 @@ from nirvana.generate.changes import Changes, Taken
 from nirvana.generate.editing import EditPreview
 from nirvana.generate.edits import Edit, Edited, as_photo, prepare_edit
 from nirvana.generate.model import Model, load
+from nirvana.generate.reproduction import reproduce
 from nirvana.generate.request import SampleRequest
 from tiny_run import make_run, spec
 
@@ -168,6 +169,29 @@ def test_an_edit_is_in_the_record_and_a_request_reads_it_again(model: Model, tmp
     assert Image.open(tmp_path / "out.png").text.keys() == {"nirvana"}  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_edit_is_reproduced_byte_for_byte_while_its_picture_is_as_it_was(
+    flat: Model, tmp_path: Path, deep: bool
+) -> None:
+    picture = photo(8, 11, 3, deep)
+    (tmp_path / "p.png").write_bytes(picture.png())
+    Image.fromarray(hole(8, 11, 0, 8, 2, 9)).save(tmp_path / "m.png")
+    change = Changes(UNREAD, UNREAD, method="ddnm")
+    result = prepared(flat, tmp_path / "p.png", tmp_path / "m.png", change, n=3, batch=2).result()
+    for i in (0, 2):
+        (tmp_path / f"{i}.png").write_bytes(result.png(i))
+        assert reproduce(tmp_path / f"{i}.png").same_bytes
+    changed = Photo(np.where(result[0].pixels > 0, result[0].pixels - 1, 0).astype(result[0].pixels.dtype))
+    (tmp_path / "other.png").write_bytes(changed.png(result.metadata(0)))
+    assert reproduce(tmp_path / "other.png").difference == 1
+    (tmp_path / "p.png").write_bytes(photo(8, 11, 3, deep).png())
+    with pytest.raises(Refused, match=r"p\.png has changed since it was edited"):
+        reproduce(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(prepared(flat, picture, None, Changes(UNREAD, strength=0.5)).result().png(0))
+    with pytest.raises(Refused, match="came from memory"):
+        reproduce(tmp_path / "1.png")
+
+
 def test_pictures_from_memory() -> None:
     array = RNG.integers(0, 256, (4, 5, 4)).astype(np.uint8)
     for form in (array, Image.fromarray(array)):
@@ -189,6 +213,7 @@ def test_pictures_from_memory() -> None:
         (Changes(UNREAD), None, {"context": 8}, "leaves nothing to draw on the model's canvas of 8x8"),
         (Changes(UNREAD, encode=True), None, {"solver": "ddpm"}, "takes a solver without noise"),
         (Changes(UNREAD, encode=True, source="bird"), None, {}, "bird"),
+        (Changes(UNREAD, UNREAD), hole(8, 8, 0, 1, 0, 1), {"rule": "cfg++"}, "use the method ddnm"),
         (Changes(UNREAD), None, {"to": "dog", "n": 2}, "an edit has no way to go"),
     ],
 )

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from nirvana.codec import Identity
+from nirvana.diffusion.guidance import Rule
 from nirvana.diffusion.inpaint import METHODS, Method
+from nirvana.diffusion.level import Level
 from nirvana.diffusion.solver import Solver
 from nirvana.edit import Photo, Window, feathered, windows
 from nirvana.errors import Refused
@@ -128,9 +130,14 @@ def method_of(change: Changes) -> Method:
     return made("method", change.method, METHODS)
 
 
-def check_edit(change: Changes, solver: Solver[object], shape: Sequence[int]) -> None:
-    """Refused where a model of pictures of `shape`, (C, H, W), cannot make `change` with `solver`."""
-    method_of(change)
+def check_edit(change: Changes, solver: Solver[object], rule: Rule, shape: Sequence[int]) -> None:
+    """Refused where a model of pictures of `shape`, (C, H, W), cannot make `change` with `solver` and `rule`."""
+    method = method_of(change)
+    if rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
+        raise Refused(
+            f"the method '{change.method}' looks at pictures between steps, which cfg++ has no guidance for; use the"
+            " method ddnm, or another rule"
+        )
     side = min(shape[1:])
     if change.context >= side:
         raise Refused(

@@ -10,11 +10,14 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt, UInt8
 
+from nirvana.edit import Photo, read_photo
 from nirvana.errors import Refused
 from nirvana.files import Json
+from nirvana.generate.changes import Changes, Taken
 from nirvana.generate.checks import whole
+from nirvana.generate.edits import edit_record, prepare_edit
 from nirvana.generate.images import RECORD, Images, layout, record
 from nirvana.generate.model import Classifiers, Model, load
 from nirvana.generate.request import SampleRequest
@@ -30,7 +33,7 @@ class Reproduction:
 
     file: Path
     data: bytes
-    array: UInt8[np.ndarray, "h w c"]
+    array: UInt[np.ndarray, "h w c"]
     same_bytes: bool
     difference: int
     changed: tuple[str, ...]
@@ -56,6 +59,8 @@ def reproduce(
     file = Path(file).expanduser()
     pixels, saved = png.read_png(file)
     request, kind = _read(file, saved)
+    if kind == "edit":
+        pixels = layers(read_photo(file))  # with all 16 bits, where it has them
     source = cast("Mapping[str, Json]", saved["origin"])
     found = _model(file, source, model, classifiers)
     with _threads(cast("Mapping[str, Json]", source["machine"]).get("threads")):
@@ -71,11 +76,12 @@ def reproduce(
             data = png.to_png_bytes(array, record(own, request, images))
         else:
             index = whole(f"{file}: index", saved.get("index"), least=0, most=request.n - 1)
-            array, data = _picture(found, request, index)
+            array, data = (_edited if kind == "edit" else _picture)(found, request, index)
     array = array[..., None] if array.ndim == 2 else array
     if array.shape != pixels.shape:
         raise Refused(f"{file} is {pixels.shape} in size, its record makes {array.shape}; use the original file")
-    difference = int(np.abs(array.astype(np.int16) - pixels.astype(np.int16)).max())
+    steps = np.abs(array.astype(np.int32) - pixels.astype(np.int32)).max()
+    difference = int(-(-steps // 257) if array.dtype == np.uint16 else steps)
     changed = _changed(source, images.to_json())
     return Reproduction(file, data, array, data == file.read_bytes(), difference, changed)
 
@@ -90,6 +96,31 @@ def _picture(model: Model, request: SampleRequest, index: int) -> tuple[UInt8[np
     return picture, png.to_png_bytes(picture, images.metadata(index))
 
 
+def _edited(model: Model, request: SampleRequest, index: int) -> tuple[np.ndarray, bytes]:
+    """Picture `index` of an edit of a picture that is where it was, made in the batch it was made in."""
+    change = cast(Changes, request.edit)
+    picture, mask = (None if taken is None else _unchanged(taken) for taken in (change.picture, change.mask))
+    edit = prepare_edit(model, cast(Path, picture), mask, change=change, ask=lambda _: request, context=change.context)
+    batch = request.batches()[index // request.batch]
+    *_, photos = edit.run([batch])
+    photo = cast("list[Photo]", photos)[index - batch.start]
+    return layers(photo), photo.png(edit_record(index, request, model.origin(request)))
+
+
+def _unchanged(taken: Taken) -> Path:
+    """The file of a picture that an edit began with. Refused where it is not there, or shows something else by now."""
+    if taken.path is None:
+        raise Refused("the picture that was edited came from memory, not from a file; it cannot be found again")
+    if Taken.of(read_photo(taken.path)).sha256 != taken.sha256:
+        raise Refused(f"{taken.path} has changed since it was edited; put it back as it was")
+    return Path(taken.path)
+
+
+def layers(photo: Photo) -> np.ndarray:
+    """(h, w, c) with the alpha, if there is one, behind the colours."""
+    return photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+
+
 def _read(file: Path, saved: Mapping[str, Json]) -> tuple[SampleRequest, str]:
     version, kind = saved.get("record"), saved.get("kind")
     if isinstance(version, int) and version > RECORD:
@@ -100,7 +131,7 @@ def _read(file: Path, saved: Mapping[str, Json]) -> tuple[SampleRequest, str]:
         raise Refused(f"{file} is a sheet of many requests; reproduce single pictures, or run its command again")
     source = saved.get("origin")
     complete = isinstance(source, dict) and isinstance(source.get("machine"), dict)
-    if version != RECORD or kind not in ("picture", "grid") or not complete:
+    if version != RECORD or kind not in ("picture", "grid", "edit") or not complete:
         raise Refused(f"{file}: its record of how it was made is damaged; use the original file")
     needed = {"path", "sha256", "images", "versions"}
     if not needed <= cast("dict[str, Json]", source).keys():

@@ -32,7 +32,7 @@ from nirvana.generate.network import Compiled, in_bfloat16
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
-from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, solver_of
+from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, rule_of, solver_of
 from nirvana.generate.wanted import check_engine, check_whole, readings, subjects, wanted
 
 BATCH = 64
@@ -218,7 +218,7 @@ class Sampler(PictureSampler[ModelParts]):
         self.steering(request)
         check_engine(self.parts.conditioner, request)
         if request.edit is not None:
-            check_edit(request.edit, solver_of(request), self.parts.shape)
+            check_edit(request.edit, solver_of(request), rule_of(request), self.parts.shape)
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""
