@@ -249,7 +249,9 @@ class _Finder(ast.NodeVisitor):
                 self._add(start, start + len(keyword.arg), FUNCTIONS[keyword.arg], "comparison")
         self.visit(node.func)
         outer, self._whole_numbers = self._whole_numbers, "count" if name in COUNTS else "coefficient"
-        for argument in [*node.args, *node.keywords]:
+        # Of these only the shape is read, and alpha and sigma have the same.
+        of_shape = name.endswith("_like") or (name == "len" and isinstance(node.args[0], ast.Attribute))
+        for argument in [*node.args[int(of_shape) :], *node.keywords]:
             self.visit(argument)
         self._whole_numbers = outer
 
