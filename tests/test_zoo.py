@@ -69,6 +69,14 @@ def test_the_list_and_a_card(planted: Path, capsys: Captured) -> None:
     assert "did you mean 'tiny'" in capsys.readouterr().err
 
 
+def test_an_empty_zoo_says_so(planted: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "_HERE", planted / "none")
+    assert main(["zoo"]) == 0
+    assert "no model comes with this version" in capsys.readouterr().err
+    assert main(["zoo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"models": []}
+
+
 def test_what_is_made_of_it_goes_to_the_cache(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert zoo.beside(find("tiny")) == tmp_path / "cache" / "nirvana" / "zoo" / "tiny"

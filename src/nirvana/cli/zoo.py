@@ -31,6 +31,9 @@ def zoo(
         console.result(shown.text.rstrip(), {**shown.to_json(), "path": str(folder(model))})
         return
     cards = [card(name) for name in names()]
+    if not cards and not console.json:
+        console.note("no model comes with this version; `nirvana train shapes --minutes 30` makes one")
+        return
     console.result(_table(cards), {"models": [one.to_json() for one in cards]})
 
 
