@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,14 @@ from torch import Tensor
 from nirvana.diffusion.exact import GaussianDenoiser
 from nirvana.diffusion.grid import below, karras, uniform
 from nirvana.diffusion.guidance import APG, RULES
+from nirvana.diffusion.inpaint import Langevin
 from nirvana.diffusion.level import Level, mixed, strictly_monotone, walk
 from nirvana.diffusion.likelihood import ExactTrace, flow_density, ladder
 from nirvana.diffusion.markov import reverse
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import trajectory
-from nirvana.diffusion.schedule import VE, EDMPath, RectifiedFlow, timestep_shift
-from nirvana.diffusion.solver import DDIM, SOLVERS, Churn
+from nirvana.diffusion.schedule import VE, EDMPath, RectifiedFlow, Tabulated, timestep_shift
+from nirvana.diffusion.solver import DDIM, SOLVERS, Churn, RungeKutta
 
 F64 = torch.float64
 
@@ -34,6 +37,7 @@ def test_the_defaults_of_the_papers() -> None:
     assert APG(2.0).momentum == -0.5 and APG(2.0).norm == 15.0 and APG(2.0).eta == 0.0
     assert RULES["threshold"](2.0).percentile == 0.995  # pyright: ignore[reportAttributeAccessIssue]
     assert (VE().sigma_min, VE().sigma_max) == (0.01, 50.0)
+    assert (Langevin().steps, Langevin().size, Langevin().friction) == (4, 1.0, 0.2)
     churn = Churn(DDIM())
     assert (churn.s_churn, churn.s_tmin, churn.s_tmax, churn.s_noise) == (40.0, 0.05, 50.0, 1.0)
     # SNR(t) of the shifted schedule is that of the plain one over 3^2.
@@ -118,3 +122,30 @@ def test_calls_count_every_stage_where_any_item_takes_them() -> None:
     levels = [Level(given(1.0, 1.0), given(2.0, 2.0)), Level(given(1.0, 1.0), given(1.0, 0.0))]
     assert SOLVERS["heun"]().calls(levels) == 2
     assert SOLVERS["heun"]().calls([Level.of(1.0, 2.0), Level.of(1.0, 0.0)]) == 1
+
+
+def test_a_place_beside_a_point_of_a_table_is_not_taken_for_it() -> None:
+    table = Tabulated.from_beta(torch.linspace(1e-4, 0.02, 1000, dtype=F64))
+    for point in (200, 400):
+        off = 2e-11
+        part = table.angle[point] + off * (table.angle[point + 1] - table.angle[point])
+        assert float(table.index(Level.from_angle(part).lam)) - point == pytest.approx(off, rel=0.2)
+        assert float(table.index(table.at(point).lam)) == point
+
+
+def test_an_adaptive_step_grows_by_the_order_of_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # From one length to the next the error falls by the order: a wrong power tries lengths that are refused again and
+    # again, half of all, where few are.
+    tries, own = list[tuple[float, float]](), RungeKutta._moved  # pyright: ignore[reportPrivateUsage]
+
+    def moved(self: RungeKutta, denoise: Any, x: Tensor, now: Level, nxt: Level) -> Any:
+        tries.append((float(now.angle), float(nxt.angle)))
+        return own(self, denoise, x, now, nxt)
+
+    monkeypatch.setattr(RungeKutta, "_moved", moved)
+    denoiser, x, solver = gaussian(), given(1.0, 2.0)[None], SOLVERS["adaptive"](tolerance=1e-7)
+    noise = SeededNoise([0], (2,), dtype=F64)
+    levels = Level.of(1.0, 50.0), Level.of(1.0, 0.002)
+    solver.step(lambda x, level, nxt=None: denoiser(x, level, {}, nxt), x, *levels, solver.init(x), noise)
+    refused = sum(before[0] == after[0] for before, after in itertools.pairwise(tries))
+    assert 40 < len(tries) < 100 and refused <= 6

@@ -137,7 +137,8 @@ class CFGpp:
         """u(now, nxt), of the shape of the levels."""
         if nxt is None:
             raise ValueError("CFG++ depends on the level a first-order step goes to: use a first-order solver")
-        return between(_Weight(self.w), level, nxt)[0]
+        (weight,) = between(_Weight(self.w), level, nxt)
+        return weight
 
     @property
     def first_order_only(self) -> bool:

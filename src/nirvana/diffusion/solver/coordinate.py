@@ -179,7 +179,7 @@ class VelocityInAngle:
 
     def first(self, now: Level, nxt: Level) -> tuple[Tensor, Tensor, Tensor]:
         """x/norm + (a_nxt - a) v, at the norm of nxt."""
-        (of_x, of_x0), step = _v_of(now), self.moments(now, nxt, 1)[0]
+        (of_x, of_x0), (step,) = _v_of(now), self.moments(now, nxt, 1)
         return nxt.norm / now.norm + step * of_x, step * of_x0, torch.zeros_like(step)
 
     def moments(self, now: Level, nxt: Level, count: int) -> list[Tensor]:
