@@ -97,7 +97,7 @@ def test_a_larger_hole_is_filled_window_by_window_and_each_window_begins_with_no
     picture = Photo(np.full((8, 40, 1), 90, np.uint8))
     edit = prepared(model, picture, None, Changes(UNREAD), context=2, label="cat")
     events = [event for event in edit.run() if isinstance(event, EditPreview)]
-    assert len(events) == edit.steps == len(edit.editing.order) * edit.request.steps
+    assert len(events) == edit.steps() == len(edit.editing.order) * edit.request.steps
     places = [event.place.left for event in events if event.drawing.step == 1]
     assert places == sorted(places) and len(places) == 7
     begun = [event.drawing.before for event in events if event.drawing.step == 1]
@@ -106,6 +106,17 @@ def test_a_larger_hole_is_filled_window_by_window_and_each_window_begins_with_no
     # What a window knows is what the one before it drew.
     drawn = {e.place.left: e.drawing.pictures for e in events if e.drawing.done}
     assert np.array_equal(drawn[6][0, :, :2], drawn[0][0, :, 6:])
+
+
+def test_conditions_are_made_once_for_all_windows(model: Model) -> None:
+    made: list[int] = []
+    conditioner = model.diffusion("ema", "pictures").parts.conditioner
+    hook = conditioner.register_forward_hook(lambda *_: made.append(1))
+    try:
+        edited(model, photo(8, 40), None, Changes(UNREAD), context=2, label="cat", n=4, batch=2)
+    finally:
+        hook.remove()
+    assert len(made) == 1
 
 
 def test_margins_are_added_and_the_picture_stays(model: Model) -> None:

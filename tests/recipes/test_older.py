@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +26,7 @@ from nirvana.train.checkpoint import load_weights
 from nirvana.train.plan import TrainPlan
 from nirvana.train.task import Position
 from tiny_families import DIGITS, FAMILIES, made_task
+from worker import report_of
 
 PLAN = TrainPlan(images=64, batch=8)
 
@@ -129,17 +126,7 @@ def test_a_recipe_makes_a_model_that_can_be_planned(family: str, names: tuple[st
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_killed_at_any_moment_it_ends_the_same(family: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "recipes.older_worker", family, str(tmp_path)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    found = json.loads(result.stdout)
+    found = report_of("recipes.older_worker", family, str(tmp_path))
     assert len(found) >= 10
     assert {name: problems for name, problems in found.items() if problems} == {}
 

@@ -230,12 +230,12 @@ def _todo(edit: Edit, paths: Sequence[Path], *, overwrite: bool) -> list[range]:
     from nirvana.generate.edits import edit_record
     from nirvana.modality.png import read_png_metadata
 
-    missing: list[range] = []
+    missing, origin = list[range](), edit.origin
     for batch in edit.request.batches():
         found = [i for i in batch if paths[i].exists()]
         for i in () if overwrite else found:
             try:
-                same = read_png_metadata(paths[i]) == edit_record(i, edit.request, edit.origin)
+                same = read_png_metadata(paths[i]) == edit_record(i, edit.request, origin)
             except Refused:
                 same = False
             if not same:
@@ -251,9 +251,8 @@ def _draw(console: Console, edit: Edit, paths: Sequence[Path], todo: Sequence[ra
     from nirvana.generate.editing import EditPreview
     from nirvana.generate.edits import edit_record
 
-    steps = len(todo) * len(edit.editing.order) * edit.request.steps
     batches, origin, done = iter(todo), edit.origin, 0
-    with console.progress(what, steps, "steps") as bar:
+    with console.progress(what, edit.steps(todo), "steps") as bar:
         for event in edit.run(todo):
             if isinstance(event, EditPreview):
                 done += 1

@@ -30,15 +30,6 @@ LARGE_PIXELS = 2**24
 _large = threading.Lock()
 _WANTED = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class PictureError(Exception):
@@ -96,9 +87,8 @@ def upright(data: bytes, size: int) -> Image.Image:
             # The DCT can shrink by 2, 4 or 8 for free; Lanczos does the rest from at least twice the size.
             picture.draft(picture.mode, (2 * size, 2 * size))
         picture.load()
-        turn = _UPRIGHT.get(orientation(picture))
-        opaque = to_rgb(picture)
-        return opaque if turn is None else opaque.transpose(turn)
+        turn, opaque = orientation(picture), to_rgb(picture)
+        return Image.fromarray(turned(np.asarray(opaque), turn)) if 2 <= turn <= 8 else opaque
 
 
 def one_at_a_time(picture: Image.Image) -> contextlib.AbstractContextManager[object]:
@@ -133,6 +123,18 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return Image.composite(layers.convert("RGB"), ground, layers.getchannel("A"))
 
 
+def sixteen_bits(values: np.ndarray) -> np.ndarray:
+    """Integers as uint16. PictureError: outside of its range."""
+    if values.min() < 0 or values.max() > 65535:
+        raise PictureError("integers outside 0 to 65535")
+    return values.astype(np.uint16)
+
+
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """uint16 as uint8: round(v / 257)."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _from_deep(picture: Image.Image) -> Image.Image:
     """RGB from one channel of 16-bit integers (0..65535), of 32-bit integers in that range, or of floats in 0..1."""
     values = np.asarray(picture)
@@ -141,10 +143,7 @@ def _from_deep(picture: Image.Image) -> Image.Image:
             raise PictureError("floating-point values outside 0 to 1")
         grey = np.round(values.astype(np.float64) * 255).astype(np.uint8)
     else:
-        wide = values.astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise PictureError("integers outside 0 to 65535")
-        grey = ((wide + 128) // 257).astype(np.uint8)
+        grey = eight_bits(sixteen_bits(values))
     rgb = np.repeat(grey[..., None], 3, axis=2)
     clear = picture.info.get("transparency")
     if isinstance(clear, int):

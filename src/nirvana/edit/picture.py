@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 
-from nirvana.data.decode import PictureError, open_picture, orientation, reason, turned
+from nirvana.data.decode import PictureError, eight_bits, open_picture, orientation, reason, sixteen_bits, turned
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.modality.png import CHUNK
@@ -50,11 +50,12 @@ class Photo:
     @property
     def pil(self) -> Image.Image:
         """For Pillow, which has no more than 8 bits of colours."""
-        most = 1 if self.pixels.shape[2] == 1 else 3
-        layers = self.bytes(most)
-        if self.alpha is not None:
-            layers = np.dstack([layers, Photo(self.alpha[..., None]).bytes(1)])
-        return Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
+        return _picture(eight_bits(self.layers) if self.most == _DEEP else self.layers)
+
+    @property
+    def layers(self) -> Values:
+        """(h, w, c) with the alpha, if there is one, behind the colours."""
+        return self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,8 +72,7 @@ class Photo:
 
         Alpha has no part in it: what is transparent has colours too.
         """
-        values = self.pixels.astype(np.uint32)
-        plain = ((values + 128) // 257 if self.most == _DEEP else values).astype(np.uint8)
+        plain = eight_bits(self.pixels) if self.most == _DEEP else self.pixels
         if plain.shape[2] == channels:
             return plain
         if channels == 3:
@@ -100,16 +100,14 @@ class Photo:
     def png(self, record: Mapping[str, Json] | None = None) -> bytes:
         """A PNG file of it, with the `record` of how it was made. ValueError: NaN in the record."""
         text = None if record is None else json.dumps(record, allow_nan=False)
-        layers = self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
+        layers = self.layers
         if self.most == _DEEP and layers.shape[2] > 1:
             return _deep_png(layers, text, self.profile)
         info = PngImagePlugin.PngInfo()
         if text is not None:
             info.add_text(CHUNK, text)
         out = BytesIO()
-        flat = np.ascontiguousarray(layers[..., 0] if layers.shape[2] == 1 else layers)
-        picture = Image.fromarray(flat)
-        picture.save(out, "PNG", pnginfo=info, icc_profile=self.profile)
+        _picture(layers).save(out, "PNG", pnginfo=info, icc_profile=self.profile)
         return out.getvalue()
 
 
@@ -146,12 +144,10 @@ def _upright(picture: Image.Image, pixels: Values, alpha: np.ndarray | None) -> 
 def _layers(picture: Image.Image) -> tuple[Values, np.ndarray | None]:
     """Pixels and alpha of what Pillow keeps whole: 8 bits, and 16 bits of grey."""
     if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        if grey.min() < 0 or grey.max() > _DEEP:
-            raise PictureError("integers outside 0 to 65535")
+        grey = sixteen_bits(np.asarray(picture))
         clear = picture.info.get("transparency")
         alpha = np.where(grey == clear, 0, _DEEP).astype(np.uint16) if isinstance(clear, int) else None
-        return grey.astype(np.uint16)[..., None], alpha
+        return grey[..., None], alpha
     if picture.mode == "F":
         raise PictureError("floating-point values, which have no 8 or 16 bits to keep")
     grey = picture.mode in ("1", "L", "LA", "La")
@@ -160,6 +156,10 @@ def _layers(picture: Image.Image) -> tuple[Values, np.ndarray | None]:
         return np.ascontiguousarray(layers[..., : 1 if grey else 3]), np.ascontiguousarray(layers[..., 3])
     plain = np.asarray(picture.convert("L" if grey else "RGB"))
     return (plain[..., None] if grey else plain), None
+
+
+def _picture(layers: Values) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(layers[..., 0] if layers.shape[2] == 1 else layers))
 
 
 def _is_deep_png(data: bytes) -> bool:

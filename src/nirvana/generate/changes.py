@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from nirvana.errors import Refused, nearest
+from nirvana.errors import Refused
 from nirvana.files import Json
-from nirvana.generate.checks import flag, number, text, whole
+from nirvana.generate.checks import check_fields, entries, flag, number, text, whole
 from nirvana.generate.named import parse
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ class Taken:
     @staticmethod
     def from_json(value: object) -> Taken:
         """Refused where it is none."""
-        fields = _fields("picture of the edit", value, Taken)
+        fields = entries("the picture of the edit", value)
+        check_fields("the picture of the edit", fields, Taken)
         path = fields["path"]
         return Taken(None if path is None else text("path", path), text("sha256", fields["sha256"]))
 
@@ -97,7 +97,8 @@ class Changes:
     @staticmethod
     def from_json(value: object) -> Changes:
         """What `to_json` wrote. Refused on anything missing, unknown or ill-typed."""
-        fields = _fields("edit of the request", value, Changes)
+        fields = entries("the edit of the request", value)
+        check_fields("the edit of the request", fields, Changes)
         sides = {name: whole(name, fields[name], least=0) for name in ("left", "top", "right", "bottom")}
         return Changes(
             picture=Taken.from_json(fields["picture"]),
@@ -112,17 +113,3 @@ class Changes:
             fit=flag("fit", fields["fit"]),
             **sides,
         )
-
-
-def _fields(what: str, value: object, kind: type[Taken] | type[Changes]) -> dict[str, object]:
-    if not isinstance(value, Mapping):
-        raise Refused(f"the {what} must be a JSON object, got {type(value).__name__}")
-    fields = dict(cast("Mapping[str, object]", value))
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in fields:
-        if name not in known:
-            raise Refused(f"the {what} has an unknown field '{name}'{nearest(name, known)}")
-    for name in known:
-        if name not in fields:
-            raise Refused(f"the {what} lacks its field '{name}'; it is damaged or edited")
-    return fields

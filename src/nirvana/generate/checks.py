@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, cast
 
-from nirvana.errors import Refused
+from nirvana.errors import Refused, nearest
 
 SEEDS = 2**63
 """Seeds are below it."""
@@ -41,3 +44,21 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise Refused(f"{name} must be a non-empty name, got {value!r}")
     return value
+
+
+def entries(what: str, value: object) -> dict[str, object]:
+    """The entries of a JSON object; Refused, calling it `what`, where it is none."""
+    if not isinstance(value, Mapping):
+        raise Refused(f"{what} must be a JSON object, got {type(value).__name__}")
+    return dict(cast("Mapping[str, object]", value))
+
+
+def check_fields(what: str, fields: Mapping[str, object], kind: type[Any]) -> None:
+    """Refused, calling it `what`, unless `fields` has all fields of the dataclass `kind` and no other."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in fields:
+        if name not in known:
+            raise Refused(f"{what} has an unknown field '{name}'{nearest(name, known)}")
+    for name in known:
+        if name not in fields:
+            raise Refused(f"{what} lacks its field '{name}'; it is damaged or edited")

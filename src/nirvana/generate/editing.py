@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,17 +27,8 @@ CONTEXT = 4
 """Unless the user says otherwise a window sees a quarter (one part in so many) of its side of what is known."""
 
 
-@runtime_checkable
-class Fills(Protocol):
-    """What draws on a canvas: a `Sampler`."""
-
-    def fill(self, request: SampleRequest, batch: range, canvas: Canvas, seeds: Sequence[int]) -> Iterator[Preview]:
-        """A `Preview` at every step."""
-        ...
-
-    def finished(self, preview: Preview) -> UInt8[np.ndarray, "b h w c"]:
-        """The pictures of a finished batch."""
-        ...
+Fill = Callable[[range, Canvas, Sequence[int]], Iterator[Preview]]
+"""(pictures, canvas, the seed of each) -> a `Preview` at every step of drawing what is free of the canvas."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,24 +75,28 @@ class Editing:
         order = windows(share > 0, (tall, wide), change.context)
         return Editing(photo, share, tuple(order), outer, channels)
 
-    @property
-    def open_(self) -> Bool[np.ndarray, "h w"]:
-        """What may change."""
-        return self.share > 0
+    def run(
+        self,
+        fill: Fill,
+        finished: Callable[[Preview], UInt8[np.ndarray, "b h w c"]],
+        request: SampleRequest,
+        batch: range,
+    ) -> Iterator[EditPreview | list[Photo]]:
+        """Every step of drawing the pictures `batch` of `request`, and at the end the pictures.
 
-    def run(self, fills: Fills, request: SampleRequest, batch: range) -> Iterator[EditPreview | list[Photo]]:
-        """Every step of drawing the pictures `batch` of `request`, and at the end the pictures."""
+        finished: the pictures of the last preview of a canvas, as a sampler has it.
+        """
         now = np.repeat(self.photo.bytes(self.channels)[None], len(batch), axis=0)
-        free = self.open_.copy()
+        free = self.share > 0
         for number, window in enumerate(self.order):
             seeds = [_seed(request.seed_of(i), number) for i in batch]
             canvas = _canvas(now[:, *window.slices], ~free[window.slices])
             last: Preview | None = None
-            for last in fills.fill(request, batch, canvas, seeds):
+            for last in fill(batch, canvas, seeds):
                 yield EditPreview(number + 1, len(self.order), window, last)
             if last is None:
                 raise ValueError("a trajectory has at least one step")
-            drawn = fills.finished(last)
+            drawn = finished(last)
             now[:, *window.slices] = np.where(free[window.slices][..., None], drawn, now[:, *window.slices])
             free[window.slices] = False
         yield [self._cut(self.photo.edited(picture, self.share)) for picture in now]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -67,15 +66,10 @@ class Edit:
     request: SampleRequest
     editing: Editing
 
-    @property
-    def change(self) -> Changes:
-        """What is done to the picture."""
-        return cast(Changes, self.request.edit)
-
-    @property
-    def steps(self) -> int:
-        """How many previews come, in all batches and windows."""
-        return len(self.request.batches()) * len(self.editing.order) * self.request.steps
+    def steps(self, batches: Sequence[range] | None = None) -> int:
+        """How many previews come, in all batches (or only in `batches`) and windows."""
+        each = len(self.editing.order) * self.request.steps
+        return each * len(self.request.batches() if batches is None else batches)
 
     @property
     def origin(self) -> Origin:
@@ -85,8 +79,9 @@ class Edit:
     def run(self, batches: Sequence[range] | None = None) -> Iterator[EditPreview | list[Photo]]:
         """Every step, and the pictures of each batch when it is done."""
         sampler = self.model.diffusion(self.request.weights, "pictures to edit")
+        fill = sampler.filling(self.request)
         for batch in self.request.batches() if batches is None else batches:
-            yield from self.editing.run(sampler, self.request, batch)
+            yield from self.editing.run(fill, sampler.finished, self.request, batch)
 
     def result(self, watch: Callable[[EditPreview], None] = lambda _: None) -> Edited:
         """All pictures; `watch` sees every step."""

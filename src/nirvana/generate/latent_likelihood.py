@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from nirvana.diffusion.noise import SeededNoise
 from nirvana.errors import Refused
 from nirvana.generate.latent import LatentSampler
 from nirvana.generate.latent_spec import VaeParts
-from nirvana.generate.likelihood import Bytes, Likelihood, batches_of, check_pictures, numbers_of
+from nirvana.generate.likelihood import Bytes, Likelihood, batches_of, check_pictures, numbers_of, of_each
 from nirvana.generate.likelihood_request import LikelihoodRequest
 from nirvana.latent import Posterior
 
@@ -52,21 +52,12 @@ class LatentEvaluation:
         """A `Likelihood` for each batch; `tick` hears of each probe. Refused at once where they do not fit."""
         check_pictures(self.sampler, pictures)
         numbers = numbers_of(self.sampler, labels, len(pictures))
-        return self._run(pictures, numbers, tick)
+        return of_each(self.batches(len(pictures)), pictures, numbers, partial(self._of, tick=tick), self.sampler.where)
 
-    def _run(self, pictures: Bytes, numbers: Tensor | None, tick: Callable[[], None]) -> Iterator[Likelihood]:
-        for batch in self.batches(len(pictures)):
-            part = slice(batch.start, batch.stop)
-            bytes_ = torch.from_numpy(np.array(pictures[part])).permute(0, 3, 1, 2)
-            labels = torch.zeros(len(bytes_), dtype=torch.int64) if numbers is None else numbers[part]
-            with torch.inference_mode():
-                found = self._of(bytes_, labels, batch, tick)
-            if not np.isfinite(found.bits).all():
-                raise Refused(f"the model in {self.sampler.where} gives no finite likelihood")
-            yield found
-
-    def _of(self, bytes_: Tensor, labels: Tensor, batch: range, tick: Callable[[], None]) -> Likelihood:
+    @torch.inference_mode()
+    def _of(self, bytes_: Tensor, labels: Tensor | None, batch: range, tick: Callable[[], None]) -> Likelihood:
         parts, device = self.parts, self.sampler.device
+        labels = torch.zeros(len(bytes_), dtype=torch.int64) if labels is None else labels
         x0 = parts.codec.encode(bytes_.to(device))
         cond = parts.conditioner(labels)
         posterior = Posterior.of(parts.encoder(x0, cond.get("vector")))

@@ -16,7 +16,7 @@ from nirvana.condition import Conditioner, conditioner_from_config
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
 from nirvana.generate.checks import text, whole
-from nirvana.generate.spec import Recommended, Spec, load_weights_into
+from nirvana.generate.spec import Recommended, Spec, config_of, load_weights_into
 from nirvana.latent import log_scale
 from nirvana.nn import Critic, Decoder, Encoder, PyramidConfig
 
@@ -153,17 +153,7 @@ def build_latent(spec: Spec) -> LatentParts:
 def _pyramid(value: object) -> PyramidConfig:
     if not isinstance(value, Mapping) or value.get("kind") != "pyramid":
         raise Refused(f"'network' of the model's description must be a pyramid, got {value!r}")
-    values = {name: v for name, v in cast(Spec, value).items() if name != "kind"}
-    known = [field.name for field in dataclasses.fields(PyramidConfig)]
-    for name, v in values.items():
-        if name not in known:
-            raise Refused(f"the network has an unknown entry '{name}'{nearest(name, known)}")
-        if isinstance(v, list):
-            values[name] = tuple(cast("list[int]", v))
-    try:
-        return PyramidConfig(**cast("dict[str, int]", values))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError) as error:
-        raise Refused(f"the network of the model's description cannot be built ({error})") from None
+    return config_of(PyramidConfig, {name: v for name, v in cast(Spec, value).items() if name != "kind"})
 
 
 def _object(spec: Spec, name: str) -> Spec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -210,16 +211,8 @@ class Evaluation:
         """
         check_pictures(self.sampler, pictures)
         numbers = numbers_of(self.sampler, labels, len(pictures))
-        return self._run(pictures, numbers, tick)
-
-    def _run(self, pictures: Bytes, numbers: Tensor | None, tick: Callable[[], None]) -> Iterator[Likelihood]:
-        for batch in self.batches(len(pictures)):
-            part = slice(batch.start, batch.stop)
-            bytes_ = torch.from_numpy(np.array(pictures[part])).permute(0, 3, 1, 2)
-            found = self._of(bytes_, None if numbers is None else numbers[part], batch, _Watched(self._denoiser, tick))
-            if not np.isfinite(found.bits).all():
-                raise Refused(f"the model in {self.sampler.where} gives no finite likelihood; use more steps")
-            yield found
+        of = partial(self._of, denoiser=_Watched(self._denoiser, tick))
+        return of_each(self.batches(len(pictures)), pictures, numbers, of, self.sampler.where, "; use more steps")
 
     def _of(self, bytes_: Tensor, labels: Tensor | None, batch: range, denoiser: Denoiser) -> Likelihood:
         device = self.sampler.device
@@ -274,6 +267,24 @@ class Evaluation:
         if self.request.dequantise == "uniform":
             return uniform_terms(flow, x0, trace, normal)
         return noise_terms(flow, x0, trace, normal, decoder)
+
+
+def of_each(
+    batches: Sequence[range],
+    pictures: Bytes,
+    numbers: Tensor | None,
+    of: Callable[[Tensor, Tensor | None, range], Likelihood],
+    where: str,
+    way_out: str = "",
+) -> Iterator[Likelihood]:
+    """`of`(bytes (b, c, h, w), labels, batch) for each batch. Refused, naming the model, where one is not finite."""
+    for batch in batches:
+        part = slice(batch.start, batch.stop)
+        bytes_ = torch.from_numpy(np.array(pictures[part])).permute(0, 3, 1, 2)
+        found = of(bytes_, None if numbers is None else numbers[part], batch)
+        if not np.isfinite(found.bits).all():
+            raise Refused(f"the model in {where} gives no finite likelihood{way_out}")
+        yield found
 
 
 def batches_of(sampler: PictureSampler[Any], request: LikelihoodRequest, n: int) -> list[range]:

@@ -60,7 +60,7 @@ def reproduce(
     pixels, saved = png.read_png(file)
     request, kind = _read(file, saved)
     if kind == "edit":
-        pixels = layers(read_photo(file))  # with all 16 bits, where it has them
+        pixels = read_photo(file).layers  # with all 16 bits, where it has them
     source = cast("Mapping[str, Json]", saved["origin"])
     found = _model(file, source, model, classifiers)
     with _threads(cast("Mapping[str, Json]", source["machine"]).get("threads")):
@@ -104,7 +104,7 @@ def _edited(model: Model, request: SampleRequest, index: int) -> tuple[np.ndarra
     batch = request.batches()[index // request.batch]
     *_, photos = edit.run([batch])
     photo = cast("list[Photo]", photos)[index - batch.start]
-    return layers(photo), photo.png(edit_record(index, request, model.origin(request)))
+    return photo.layers, photo.png(edit_record(index, request, model.origin(request)))
 
 
 def _unchanged(taken: Taken) -> Path:
@@ -114,11 +114,6 @@ def _unchanged(taken: Taken) -> Path:
     if Taken.of(read_photo(taken.path)).sha256 != taken.sha256:
         raise Refused(f"{taken.path} has changed since it was edited; put it back as it was")
     return Path(taken.path)
-
-
-def layers(photo: Photo) -> np.ndarray:
-    """(h, w, c) with the alpha, if there is one, behind the colours."""
-    return photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
 
 
 def _read(file: Path, saved: Mapping[str, Json]) -> tuple[SampleRequest, str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from nirvana.errors import Refused, nearest, unknown
+from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.changes import Changes
-from nirvana.generate.checks import SEEDS, flag, number, text, whole
+from nirvana.generate.checks import SEEDS, check_fields, entries, flag, number, text, whole
 from nirvana.generate.moment import moment
 from nirvana.generate.named import parse
 
@@ -170,20 +170,12 @@ class SampleRequest:
     @staticmethod
     def from_json(value: object) -> SampleRequest:
         """The request that `to_json` wrote; Refused on anything missing, unknown, ill-typed or from a newer version."""
-        if not isinstance(value, Mapping):
-            raise Refused(f"a request must be a JSON object, got {type(value).__name__}")
-        fields = dict(cast("Mapping[str, object]", value))
+        fields = entries("a request", value)
         version = check_version(fields.get("version"), "this request")
         for since, added in _SINCE.items():
             if since > version:
                 fields = {**added, **fields}
-        known = [field.name for field in dataclasses.fields(SampleRequest)]
-        for name in fields:
-            if name not in known:
-                raise Refused(f"the request has an unknown field '{name}'{nearest(name, known)}")
-        for name in known:
-            if name not in fields:
-                raise Refused(f"the request lacks its field '{name}'; it is damaged or edited")
+        check_fields("the request", fields, SampleRequest)
         labels, prompts = fields["labels"], fields["prompts"]
         if not isinstance(labels, list | tuple):
             raise Refused(f"labels must be a list of class names, got {labels!r}")

@@ -24,7 +24,7 @@ from nirvana.errors import Refused
 from nirvana.generate.asked import end_of
 from nirvana.generate.beginning import Beginning, Canvas, Encoded, FromNoise, OnCanvas
 from nirvana.generate.changes import Changes
-from nirvana.generate.editing import check_edit, method_of
+from nirvana.generate.editing import Fill, check_edit, method_of
 from nirvana.generate.family import Parts
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
@@ -255,36 +255,43 @@ class Sampler(PictureSampler[ModelParts]):
         return self._stream(request, request.batches() if batches is None else batches)
 
     def _stream(self, request: SampleRequest, batches: Sequence[range]) -> Iterator[Preview]:
-        steering = self.steering(request)
+        steering, levels = self.steering(request), self.levels(request)
         for batch in batches:
-            yield from self._drawn(request, steering, batch, self.noise(request, batch, self.parts.shape), FromNoise())
+            noise = self.noise(request, batch, self.parts.shape)
+            yield from self._drawn(steering, levels, batch, noise, FromNoise())
 
-    def fill(self, request: SampleRequest, batch: range, canvas: Canvas, seeds: Sequence[int]) -> Iterator[Preview]:
-        """A `Preview` at every step of drawing what is free of `canvas`, for the pictures `batch` of an edit.
+    def filling(self, request: SampleRequest) -> Fill:
+        """What draws the free part of canvases, as the edit `request` says: texts are encoded once for all of them.
 
-        seeds: of each picture's noise. Refused at once where the model cannot do the request.
+        Refused at once where the model cannot do the request.
         """
         self.check(request)
-        noise = SeededNoise(seeds, self.parts.shape, device=self.device)
-        return self._drawn(request, self.steering(request), batch, noise, self._beginning(request, batch, canvas))
+        change, steering, levels = cast(Changes, request.edit), self.steering(request), self.levels(request)
+        source = self.steering(self._source(request)) if change.encode else None
 
-    def _beginning(self, request: SampleRequest, batch: range, canvas: Canvas) -> Beginning:
-        change = cast(Changes, request.edit)
-        if not change.encode:
-            return OnCanvas(canvas, method_of(change), whole=change.strength == 1)
-        # What a picture is encoded under does not depend on what it is to become.
-        plain = replace(request, n=len(batch), rule="cfg", negative=None, autoguidance=None, classifier=None)
-        if change.source is None:
-            plain = replace(plain, guidance=0.0 if self.subjects else 1.0)
-        else:
-            labels, prompts = wanted(self.parts.conditioner, self.where, change.source, None, self.labels)
-            plain = replace(plain, guidance=1.0, labels=labels, prompts=prompts)
-        return Encoded(canvas, *self.steering(plain).conditioned(range(len(batch))))
+        def fill(batch: range, canvas: Canvas, seeds: Sequence[int]) -> Iterator[Preview]:
+            noise = SeededNoise(seeds, self.parts.shape, device=self.device)
+            if source is None:
+                beginning: Beginning = OnCanvas(canvas, method_of(change), whole=change.strength == 1)
+            else:
+                beginning = Encoded(canvas, *source.conditioned(batch))
+            return self._drawn(steering, levels, batch, noise, beginning)
+
+        return fill
+
+    def _source(self, request: SampleRequest) -> SampleRequest:
+        """What a picture is encoded under, which does not depend on what it is to become."""
+        plain = replace(request, rule="cfg", negative=None, autoguidance=None, classifier=None)
+        written = cast(Changes, request.edit).source
+        if written is None:
+            return replace(plain, guidance=0.0 if self.subjects else 1.0)
+        labels, prompts = wanted(self.parts.conditioner, self.where, written, None, self.labels)
+        return replace(plain, guidance=1.0, labels=labels, prompts=prompts)
 
     def _drawn(
-        self, request: SampleRequest, steering: Steering, batch: range, noise: Noise, beginning: Beginning
+        self, steering: Steering, levels: Sequence[Level], batch: range, noise: Noise, beginning: Beginning
     ) -> Iterator[Preview]:
-        levels, codec = self.levels(request), self.parts.codec
+        request, codec = steering.request, self.parts.codec
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         # Entered anew for every step: a context manager held across a yield would leak into the caller.

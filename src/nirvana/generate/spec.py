@@ -148,22 +148,26 @@ def network_spec(config: NetworkConfig) -> dict[str, Json]:
     }
 
 
+def config_of(made_of: type[T], values: Spec) -> T:
+    """The numbers of a network from its description. Refused where an entry is unknown or they are not possible."""
+    known = [field.name for field in dataclasses.fields(made_of)]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in known:
+            raise Refused(f"the network has an unknown entry '{name}'{nearest(name, known)}")
+    numbers = {name: tuple(cast("list[int]", v)) if isinstance(v, list) else v for name, v in values.items()}
+    try:
+        return made_of(**numbers)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"the network of the model's description cannot be built ({error})") from None
+
+
 def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned: bool) -> UNet | DiT:
     values = dict(spec)
     kind = str(values.pop("kind", None))
     if kind not in NETWORKS:
         raise unknown("network", kind, NETWORKS)
     made_of, network = NETWORKS[kind]
-    known = [field.name for field in dataclasses.fields(made_of)]
-    for name, value in values.items():
-        if name not in known:
-            raise Refused(f"the network has an unknown entry '{name}'{nearest(name, known)}")
-        if isinstance(value, list):
-            values[name] = tuple(cast("list[int]", value))
-    try:
-        config = made_of(**cast("dict[str, int]", values))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError) as error:
-        raise Refused(f"the network of the model's description cannot be built ({error})") from None
+    config = config_of(made_of, values)
     wanted = (shape[0], shape[0] * (2 if learned else 1), conditioner.dim, conditioner.token_dim)
     found = (config.channels, config.out_channels, config.vector_dim, config.token_dim)
     if found != wanted or config.dims != len(shape) - 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nirvana.diffusion import sample_rng
 from nirvana.generate.latent_spec import GanParts, LatentParts, VaeParts
 from nirvana.latent import Evidence, Posterior, Relativistic
-from nirvana.recipes.task import Pictures
+from nirvana.recipes.task import Pictures, WeightsTask
 from nirvana.train.device import sent
 from nirvana.train.task import Loss, Phase, Position
 
@@ -22,25 +22,15 @@ GAN_BETAS = (0.0, 0.99)
 """Without momentum, as the gradient of one player changes with the other (Huang et al. 2024)."""
 
 
-class LatentTask:
-    """What the two tasks share: weights by name, and latent vectors that are functions of (seed, sample index, phase).
+class LatentTask(WeightsTask):
+    """What the two tasks share: latent vectors that are functions of (seed, sample index, phase).
 
     The weights must be where they will be trained.
     """
 
     def __init__(self, parts: LatentParts, phases: Sequence[Phase]) -> None:
-        self.modules = parts.modules()
-        self._latent, self._phases = parts.latent, phases
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.modules.parameters()).device
-
-    @property
-    def phases(self) -> Sequence[Phase]:
-        """In the order they run in."""
-        return self._phases
+        super().__init__(parts.modules(), phases)
+        self._latent = parts.latent
 
     def normal(self, phase: Phase, position: Position) -> Float[Tensor, "b latent"]:
         """Unit normals, drawn on the CPU, so that every device trains alike."""
@@ -49,21 +39,9 @@ class LatentTask:
             row.normal_(generator=sample_rng(position.seed, index, f"train/{phase.name}"))
         return sent(drawn, self.device)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """All weights under the names that `LatentParts.load` takes."""
-        return dict(self.modules.state_dict())
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
-        """Take the weights over in place."""
-        return self.modules.load_state_dict(state_dict)
-
     def ema_parameters(self) -> dict[str, Tensor]:
         """What pictures are drawn with, and for a VAE also what finds their latent vectors: not the critic."""
-        return {
-            name: parameter.detach()
-            for name, parameter in self.modules.named_parameters()
-            if not name.startswith(CRITIC)
-        }
+        return {name: tensor for name, tensor in super().ema_parameters().items() if not name.startswith(CRITIC)}
 
 
 class AdversarialTask(LatentTask):

@@ -75,7 +75,36 @@ class PictureTask(Task[Pictures], Protocol):
         ...
 
 
-class DiffusionTask:
+class WeightsTask:
+    """What the tasks of all families share: the weights of `modules` by name, and the phases that train them."""
+
+    def __init__(self, modules: nn.ModuleDict, phases: Sequence[Phase]) -> None:
+        self.modules, self._phases = modules, phases
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.modules.parameters()).device
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """In the order they run in."""
+        return self._phases
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights under the names that the model's parts take."""
+        return dict(self.modules.state_dict())
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take the weights over in place."""
+        return self.modules.load_state_dict(state_dict)
+
+    def ema_parameters(self) -> dict[str, Tensor]:
+        """All parameters: a model is sampled with their averages."""
+        return {name: parameter.detach() for name, parameter in self.modules.named_parameters()}
+
+
+class DiffusionTask(WeightsTask):
     """Train the denoiser and conditioner of `parts` on `objective`.
 
     Level, dropout of the condition and noise of a picture are functions of (seed, global sample index) alone; the
@@ -87,21 +116,12 @@ class DiffusionTask:
         self, parts: ModelParts, objective: Objective, *, strata: int, weight_decay: float = 0.0, compile: bool = False
     ) -> None:
         self.parts, self.objective, self.strata = parts, objective, strata
-        self.modules = parts.modules()
         if compile:
             parts.denoiser.net.compile()
-        parameters = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
-        self._phases = (Phase("diffusion", parameters, weight_decay=weight_decay),)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.modules.parameters()).device
-
-    @property
-    def phases(self) -> Sequence[Phase]:
-        """One: all parameters that are not frozen, together."""
-        return self._phases
+        modules = parts.modules()
+        # One phase: all parameters that are not frozen, together.
+        parameters = {name: p for name, p in modules.named_parameters() if p.requires_grad}
+        super().__init__(modules, (Phase("diffusion", parameters, weight_decay=weight_decay),))
 
     def loss(self, phase: Phase, batch: Pictures, position: Position) -> Loss:
         """The objective at the levels, with the noise and the dropout, of these sample indices."""
@@ -126,15 +146,3 @@ class DiffusionTask:
             uniform.uniform_(generator=rng)
             noise.normal_(generator=rng)
         return uniforms[:, 0], uniforms[:, 1], noises
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All weights under the names that `ModelParts.load` takes."""
-        return dict(self.modules.state_dict())
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
-        """Take the weights over in place."""
-        return self.modules.load_state_dict(state_dict)
-
-    def ema_parameters(self) -> dict[str, Tensor]:
-        """All parameters: a model is sampled with their averages."""
-        return {name: parameter.detach() for name, parameter in self.modules.named_parameters()}
