@@ -25,8 +25,8 @@ from nirvana.recipes.task import PictureBatches, PictureTask
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.plan import TrainPlan
 from nirvana.train.task import Position
+from own_process import report_of
 from tiny_families import DIGITS, FAMILIES, made_task
-from worker import report_of
 
 PLAN = TrainPlan(images=64, batch=8)
 

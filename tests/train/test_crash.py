@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker import report_of
+from own_process import report_of
 
 
 @pytest.mark.parametrize(("scenario", "least"), [("kill", 90), ("full", 50), ("interrupt", 5)])
