@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nirvana.cli.console import Console, duration
 from nirvana.cli.drawing import Drawing
 from nirvana.errors import Refused
+from nirvana.files import Json
 from nirvana.generate.changes import Changes
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def blend(
 ) -> None:
     """Draw the pictures from one to another that are not there yet; then the strip and the animation of them all."""
     from nirvana.edit import read_photo
-    from nirvana.generate.edits import Edited, prepare_edit
+    from nirvana.generate.edits import Edited, grid_record, prepare_edit
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
 
@@ -85,6 +86,10 @@ def blend(
     strip, animation = folder / f"{stem}-grid.png", folder / f"{stem}-animation.webp"
     _check_targets([*paths, strip, *([animation] if animate else [])], [a, b], drawing)
     todo = _todo(edit, paths, overwrite=drawing.overwrite)
+    if not drawing.overwrite:
+        _check_same(strip, grid_record(edit.request, edit.origin))
+        if animate and todo and animation.exists():  # it is made last, of pictures that are all there
+            raise Refused(_otherwise(animation))
     if todo:
         _draw(console, edit, paths, todo, "blending", drawing)
     result = Edited([read_photo(path) for path in paths], edit.request, edit.origin)
@@ -140,21 +145,31 @@ def _check_targets(paths: Sequence[Path], inputs: Sequence[Path], drawing: Drawi
 def _todo(edit: Edit, paths: Sequence[Path], *, overwrite: bool) -> list[range]:
     """The batches of which a picture is not there yet. Refused where something else has its name."""
     from nirvana.generate.edits import edit_record
-    from nirvana.modality.png import read_png_metadata
 
     missing, origin = list[range](), edit.origin
     for batch in edit.request.batches():
-        found = [i for i in batch if paths[i].exists()]
-        for i in () if overwrite else found:
-            try:
-                same = read_png_metadata(paths[i]) == edit_record(i, edit.request, origin)
-            except Refused:
-                same = False
-            if not same:
-                raise Refused(f"{paths[i]} is there and was made otherwise; choose another --out, or add --overwrite")
-        if overwrite or len(found) < len(batch):
+        if not overwrite:
+            for i in batch:
+                _check_same(paths[i], edit_record(i, edit.request, origin))
+        if overwrite or not all(paths[i].exists() for i in batch):
             missing.append(batch)
     return missing
+
+
+def _check_same(path: Path, record: Mapping[str, Json]) -> None:
+    """Refused where there is a file at `path` that does not have this record."""
+    from nirvana.modality.png import read_png_metadata
+
+    try:
+        same = not path.exists() or read_png_metadata(path) == record
+    except Refused:
+        same = False
+    if not same:
+        raise Refused(_otherwise(path))
+
+
+def _otherwise(path: Path) -> str:
+    return f"{path} is there and was made otherwise; choose another --out, or add --overwrite"
 
 
 def _draw(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 from rich.color import Color
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import Progress
 from rich.segment import Segment
 from rich.style import Style
@@ -32,7 +32,7 @@ class HalfBlocks:
     def __init__(self, pictures: np.ndarray) -> None:
         self.pictures = pictures[:MOST_PICTURES]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         pixels = fitted(self.pictures, min(options.max_width, MOST_COLUMNS), min(console.height - 3, MOST_LINES))
         for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
             for above, below in zip(upper, lower, strict=True):
@@ -53,7 +53,7 @@ def fitted(pictures: np.ndarray, columns: int, lines: int) -> np.ndarray:
     across = max(range(1, n + 1), key=scale)
     picture = to_picture(mosaic(pictures, across)).convert("RGB")
     factor = scale(across) if scale(across) < 1 else math.floor(scale(across))
-    size = max(1, int(picture.width * factor)), max(2, int(picture.height * factor) // 2 * 2)
+    size = max(1, round(picture.width * factor)), max(2, round(picture.height * factor) // 2 * 2)
     return np.asarray(picture.resize(size, Image.Resampling.BOX if factor < 1 else Image.Resampling.NEAREST))
 
 
@@ -75,4 +75,4 @@ class Pictured(Progress):
 
 def colourful(console: Console) -> bool:
     """Whether its terminal can show pictures."""
-    return console.color_system in COLOURS
+    return console.color_system in COLOURS and not console.no_color

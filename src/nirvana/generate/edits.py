@@ -88,7 +88,7 @@ class Edited:
 
     def grid_png(self) -> bytes:
         """The grid as a PNG file with its record."""
-        return png.to_png_bytes(np.asarray(self.grid()), record({"kind": "grid"}, self.request, self.origin))
+        return png.to_png_bytes(np.asarray(self.grid()), grid_record(self.request, self.origin))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write 000.png, 001.png, ... and grid.png; a new folder appears complete or not at all.
@@ -106,6 +106,11 @@ def edit_record(i: int, request: SampleRequest, origin: Origin) -> dict[str, Jso
     """What the file of picture i of an edit says about itself."""
     own: dict[str, Json] = {"kind": "edit", "seed": request.seed_of(i), "index": i, "label": request.label(i)}
     return record({**own, "prompt": request.prompt(i)}, request, origin)
+
+
+def grid_record(request: SampleRequest, origin: Origin) -> dict[str, Json]:
+    """What the file of all pictures of an edit says about itself."""
+    return record({"kind": "grid"}, request, origin)
 
 
 @dataclass(frozen=True, eq=False)
