@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -34,10 +35,15 @@ class HalfBlocks:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         pixels = fitted(self.pictures, min(options.max_width, MOST_COLUMNS), min(console.height - 3, MOST_LINES))
-        for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
-            for above, below in zip(upper, lower, strict=True):
-                yield Segment(UPPER, Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        for line in np.concatenate([pixels[::2], pixels[1::2]], axis=2).tolist():
+            yield from (Segment(UPPER, _style(*colours)) for colours in line)
             yield Segment.line()
+
+
+@lru_cache(2**14)
+def _style(*colours: int) -> Style:
+    """That of a character whose halves have these colours, red, green, blue and red, green, blue."""
+    return Style(color=Color.from_rgb(*colours[:3]), bgcolor=Color.from_rgb(*colours[3:]))
 
 
 def fitted(pictures: np.ndarray, columns: int, lines: int) -> np.ndarray:
