@@ -15,14 +15,16 @@ from PIL import Image
 
 from nirvana.diffusion import DDIM, GaussianDenoiser, RectifiedFlow, SeededNoise, uniform
 from nirvana.diffusion.noise import angle_between, spherical
+from nirvana.diffusion.solver import SOLVERS
 from nirvana.edit import Photo
 from nirvana.errors import Refused
 from nirvana.generate.asked import asked
-from nirvana.generate.beginning import Blended, Canvas
+from nirvana.generate.beginning import Canvas
 from nirvana.generate.changes import UNREAD, Changes, Taken, blending
 from nirvana.generate.drawing import Drawing
 from nirvana.generate.editing import EditPreview
 from nirvana.generate.edits import Edit, Edited, prepare_edit
+from nirvana.generate.encoding import Blended, Encoded
 from nirvana.generate.model import Model, load
 from nirvana.generate.reproduction import reproduce
 from nirvana.generate.request import SampleRequest
@@ -73,6 +75,28 @@ def test_of_a_gaussian_it_is_the_arc_between_the_two() -> None:
     assert errors[1] < 0.05 and errors[0] / errors[1] == pytest.approx(2, abs=0.3)
 
 
+@pytest.mark.parametrize(
+    ("solver", "steps", "bound"), [(DDIM(), (40, 80), 0.06), (SOLVERS["dpmpp-2s"](), (20, 40), 0.02)]
+)
+def test_beside_a_known_part_the_ends_are_still_the_two(solver: Any, steps: tuple[int, int], bound: float) -> None:
+    # Rows are correlated with each other, and the upper one is known: a path of it that is not its own moves the lower.
+    oracle = GaussianDenoiser(torch.zeros(1, 2, 2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]).kron(torch.eye(2)))
+    a = torch.tensor([[[1.2, -0.7], [0.3, 0.4]]]).expand(3, 1, 2, 2)
+    b = torch.cat([a[:, :, :1], torch.tensor([-0.8, 1.1]).expand(3, 1, 1, 2)], 2)
+    known = torch.tensor([[True, True], [False, False]])[None, None]
+    told = lambda rows: (oracle, {})  # noqa: E731
+    errors = list[float]()
+    for n in steps:
+        levels, noise = uniform(RectifiedFlow(), n), SeededNoise([0] * 3, (1, 2, 2))
+        blended = Blended(Canvas(a, known, b), b, (told, told), [0.0, 0.5, 1.0])
+        *_, last = blended(oracle, levels, solver, {}, noise)
+        *_, alone = Encoded(Canvas(b, known), told)(oracle, levels, solver, {}, noise)
+        torch.testing.assert_close(alone.x[2], last.x[2], rtol=0, atol=1e-5)
+        free = last.x[:, :, 1]
+        errors.append(float(torch.stack([free[0] - a[0, :, 1], free[2] - b[2, :, 1]]).abs().max()))
+    assert errors[1] < bound and errors[1] < 0.7 * errors[0], errors
+
+
 def test_the_ends_are_the_two_pictures_at_the_order_of_the_solver(model: Model) -> None:
     first, last = Photo(np.full((8, 8, 1), 110, np.uint8)), Photo(np.full((8, 8, 1), 150, np.uint8))
     settings = {"solver": "ddim", "grid": "uniform", "batch": 3}
@@ -83,9 +107,10 @@ def test_the_ends_are_the_two_pictures_at_the_order_of_the_solver(model: Model) 
     assert errors[1] < 0.6 * errors[0]
 
 
-def test_a_picture_blended_with_itself_stays(model: Model) -> None:
-    one = photo(8, 8)
-    out = prepared(model, one, one, blending("cat"), steps=6).result()
+@pytest.mark.parametrize("width", [8, 14])
+def test_a_picture_blended_with_itself_stays(model: Model, width: int) -> None:
+    one = photo(8, width)
+    out = prepared(model, one, one, blending("cat"), steps=4).result()
     assert max(far(out[0], other) for other in out) <= 1
 
 
@@ -105,8 +130,8 @@ def test_each_picture_is_encoded_once_under_what_it_shows_and_the_prompts_go_fro
         events = [event for event in edit.run() if isinstance(event, EditPreview)]
     finally:
         hook.remove()
-    # Three steps of each encoding, of one picture; then four of five pictures, between the ends of two conditions.
-    assert rows[:6] == [1] * 6 and len(rows) == 10 and min(rows[6:]) >= 5
+    # Three steps of each encoding and one to begin it, of one picture; then four of five, between two conditions.
+    assert rows[:8] == [1] * 8 and len(rows) == 12 and min(rows[8:]) >= 5
     assert [event.drawing.step for event in events] == list(range(1, 11)) and edit.steps() == 10
     assert all(event.pictures.shape == (5, 8, 8, 1) for event in events)
     swapped = prepared(model, photo(8, 8), photo(8, 8), blending(["dog", "cat"]), n=5, steps=4)

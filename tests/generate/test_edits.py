@@ -154,8 +154,9 @@ def test_strength_begins_at_its_level_and_walks_the_steps_that_were_asked_for(mo
     assert np.abs(weak.pixels.astype(int) - picture.pixels.astype(int)).max() < 12
 
 
-def test_an_encoded_picture_comes_back_at_the_order_of_the_solver(model: Model) -> None:
-    picture, errors = Photo(np.full((8, 8, 1), 128, np.uint8)), list[float]()
+@pytest.mark.parametrize("width", [8, 14])
+def test_an_encoded_picture_comes_back_at_the_order_of_the_solver(model: Model, width: int) -> None:
+    picture, errors = Photo(np.full((8, width, 1), 128, np.uint8)), list[float]()
     change = Changes(UNREAD, encode=True, source="cat", strength=0.6)
     settings = {"label": "cat", "guidance": 1.0, "solver": "ddim", "grid": "uniform"}
     for steps in (12, 4):

@@ -1,8 +1,8 @@
-"""Where a trajectory begins and how it goes on: from noise, or from pictures of which a part may change."""
+"""Where a trajectory begins and how it goes on: from noise, or from a picture of which a part may change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond, Denoiser
-from nirvana.diffusion.inpaint import DDNM, Method, Observed, inpainted
-from nirvana.diffusion.level import Level, rewalked
-from nirvana.diffusion.noise import Noise, angle_between, spherical
+from nirvana.diffusion.inpaint import Method, Observed, inpainted
+from nirvana.diffusion.level import Level
+from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.solver import Solver
 from nirvana.diffusion.solver.protocol import Step
@@ -25,10 +25,6 @@ class Moment(NamedTuple):
     before: Float[Tensor, "b *s"]
     x0: Float[Tensor, "b *s"]
     x: Float[Tensor, "b *s"]
-
-
-Told = Callable[[int], tuple[Denoiser, Cond]]
-"""The denoiser of so many pictures and its condition, the same for each."""
 
 
 @runtime_checkable
@@ -81,22 +77,6 @@ class Canvas:
         return Observed(self.y, self.known)
 
 
-def walked(
-    canvas: Canvas,
-    method: Method,
-    denoiser: Denoiser,
-    x: Float[Tensor, "b *s"],
-    levels: Sequence[Level],
-    solver: Solver[object],
-    cond: Cond,
-    noise: Noise,
-) -> Iterator[Moment]:
-    """The trajectory that agrees with what is known; the plain one where nothing is."""
-    if not bool(canvas.known.any()):
-        return moments(x, trajectory(denoiser, x, levels, solver, cond=cond, noise=noise))
-    return moments(x, inpainted(method, denoiser, x, canvas.observed, levels, solver, cond=cond, noise=noise))
-
-
 @dataclass(frozen=True, eq=False)
 class OnCanvas:
     """What is free is drawn anew. whole: from noise alone, else from y with the noise of the first level."""
@@ -114,66 +94,7 @@ class OnCanvas:
         else:
             alpha, sigma = levels[0].like(self.canvas.y)
             x = alpha * self.canvas.y + sigma * noise.initial().to(self.canvas.y)
-        return walked(self.canvas, self.method, denoiser, x, levels, solver, cond, noise)
-
-
-def encoded(
-    y: Float[Tensor, "b *s"], told: Told, levels: Sequence[Level], solver: Solver[object], noise: Noise
-) -> Generator[Moment, None, Tensor]:
-    """The flow of y backwards, from the last level with noise to the first (Song et al. 2021, section 4.3); its end.
-
-    y stands in for x at the former. told: what it is encoded with, unguided. Where all pictures are the same one, it is
-    encoded once.
-    """
-    only = y[:1] if bool((y == y[:1]).all()) else y
-    denoiser, cond = told(len(only))
-    x, rising = levels[-2].like(only).alpha * only, rewalked(levels[-2::-1])
-    if len(rising) > 1:
-        for moment in moments(x, trajectory(denoiser, x, rising, solver, cond=cond, noise=noise)):
-            yield Moment(*(part.expand_as(y) for part in moment))
-            x = moment.x
-    return x.expand_as(y)
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """What is free is drawn anew from the noise that y is the picture of, so that its composition stays.
-
-    Beside known parts `DDNM` draws: other methods replace the noise.
-    """
-
-    canvas: Canvas
-    told: Told
-
-    def __call__(
-        self, denoiser: Denoiser, levels: Sequence[Level], solver: Solver[object], cond: Cond, noise: Noise
-    ) -> Iterator[Moment]:
-        """x is the end of the flow from y; a deterministic solver then comes back to y where nothing else changes."""
-        x = yield from encoded(self.canvas.y, self.told, levels, solver, noise)
-        yield from walked(self.canvas, DDNM(), denoiser, x, levels, solver, cond, noise)
-
-
-@dataclass(frozen=True, eq=False)
-class Blended:
-    """What lies between two pictures: drawn from between their noises.
-
-    told: what each of the two is encoded with; parts: in 0..1, how far along each picture lies.
-    """
-
-    canvas: Canvas
-    end: Float[Tensor, "b c *s"]
-    told: tuple[Told, Told]
-    parts: Sequence[float]
-
-    def __call__(
-        self, denoiser: Denoiser, levels: Sequence[Level], solver: Solver[object], cond: Cond, noise: Noise
-    ) -> Iterator[Moment]:
-        """x lies on the arc between the ends of the flows from y and from `end`, so it is as normal as they are.
-
-        Their angle is measured, since pictures that are alike have noises that are alike.
-        """
-        first, last = self.told
-        begin = yield from encoded(self.canvas.y, first, levels, solver, noise)
-        end = yield from encoded(self.end, last, levels, solver, noise)
-        x = spherical(begin, end, self.parts, angle_between(begin, end))
-        yield from walked(self.canvas, DDNM(), denoiser, x, levels, solver, cond, noise)
+        if not bool(self.canvas.known.any()):
+            return moments(x, trajectory(denoiser, x, levels, solver, cond=cond, noise=noise))
+        observed = self.canvas.observed
+        return moments(x, inpainted(self.method, denoiser, x, observed, levels, solver, cond=cond, noise=noise))

@@ -176,4 +176,4 @@ def blending(source: str | Sequence[str] = (), *, fit: bool = False) -> Changes:
 def check_extent(margins: Sequence[int], size: tuple[int, int] | None) -> None:
     """Refused unless a picture grows by `margins` or to a `size`, one of the two."""
     if (size is None) == (not any(margins)):
-        raise Refused("say how far the picture grows: with left, right, top and bottom, or by its new size with to")
+        raise Refused("say how far the picture grows: with --left, --right, --top, --bottom, or with --to and a size")

@@ -166,7 +166,7 @@ def method_of(change: Changes) -> Method:
 def check_edit(change: Changes, solver: Solver[object], rule: Rule, shape: Sequence[int]) -> None:
     """Refused where a model of pictures of `shape`, (C, H, W), cannot make `change` with `solver` and `rule`."""
     method = method_of(change)
-    if rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
+    if not change.encode and rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
         raise Refused(
             f"the method '{change.method}' looks at pictures between steps, which cfg++ has no guidance for; use the"
             " method ddnm, or another rule"

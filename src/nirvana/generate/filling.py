@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import cast
 
 from nirvana.diffusion.noise import SeededNoise
-from nirvana.generate.beginning import Beginning, Blended, Canvas, Encoded, OnCanvas, Told
+from nirvana.generate.beginning import Beginning, Canvas, OnCanvas
 from nirvana.generate.changes import Changes
 from nirvana.generate.editing import Fill, method_of
+from nirvana.generate.encoding import Blended, Encoded, Told
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Sampler
