@@ -120,6 +120,7 @@ def test_each_picture_is_encoded_once_under_what_it_shows_and_the_prompts_go_fro
     edit = prepared(model, photo(8, 8), photo(8, 8), blending(["cat", "dog"]), n=5, steps=4)
     request = edit.request
     assert (request.labels, request.to, request.guidance) == (("cat",), "dog", 1.0)
+    assert request.solver == "dpmpp-2m" != model.parts.recommended.solver  # type: ignore[union-attr]
     assert request.way and request.seed_of(3) == request.seed
     middle = {ask.label: weight for ask, weight in asked(request, 1, NAMES, prompts=False)}
     assert middle == {"cat": 0.75, "dog": 0.25}

@@ -21,7 +21,7 @@ class Drawing(drawing.Drawing):
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """steps that are really walked (what the run recommends)"""
     solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None
-    """how a step is made (what the run recommends)"""
+    """how a step is made (what the run recommends; where a picture is encoded dpmpp-2m)"""
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None
     """0 ignores the prompt or label, 1 follows it, more exaggerates it (what the run recommends)"""
     rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg"

@@ -21,6 +21,8 @@ METHOD = "langevin"
 """How a hole is filled where nobody says."""
 STRENGTH = 0.6
 """How much a picture is varied where nobody says."""
+ENCODER = "dpmpp-2m"
+"""The solver that encodes and draws where nobody says: without noise of its own, and of the second order."""
 MOST_SIDE = 2**16
 
 _SINCE: Since = {7: {"end": None, "end_source": None}}

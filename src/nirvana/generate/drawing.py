@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nirvana.generate.changes import Changes
+from nirvana.generate.changes import ENCODER, Changes
 from nirvana.generate.named import taken
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The values of a request that an edit has as well. What is None is the run's recommendation."""
+    """The values of a request that an edit has as well. What is None is the run's recommendation.
+
+    Where a picture is encoded the solver is `ENCODER` unless it is said.
+    """
 
     label: str | Sequence[str] | None = None
     n: int = 1
@@ -39,7 +42,7 @@ class Drawing:
             label=self.label or None,
             n=self.n,
             steps=self.steps,
-            solver=self.solver,
+            solver=ENCODER if self.solver is None and edit.encode else self.solver,
             guidance=guidance,
             rule=self.rule,
             negative=self.negative,

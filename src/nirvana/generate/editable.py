@@ -15,7 +15,8 @@ class Editable:
     or (h, w, 1 to 4), channels last; with (h, w, 2 or 4) the last one is alpha.
 
     All of them take what `generate` takes: prompt, label (those of the new part), n variants, steps, solver, guidance,
-    rule, negative, seed, batch, and grid, the name of the noise levels; what is None is the run's recommendation.
+    rule, negative, seed, batch, and grid, the name of the noise levels; what is None is the run's recommendation (the
+    solver dpmpp-2m where a picture is encoded).
     Refused where a picture cannot be read, a value is not possible, or the model is no diffusion model.
     """
 
