@@ -14,6 +14,7 @@ from nirvana.generate.model import find, load
 from nirvana.train.pack import pack
 from nirvana.train.run import RunFolder
 from tiny_run import make_run
+from zoo.models import SHIPPED
 
 Captured = pytest.CaptureFixture[str]
 
@@ -87,12 +88,15 @@ def test_what_is_made_of_it_goes_to_the_cache(planted: Path, tmp_path: Path, mon
     assert sorted(planted.rglob("*")) == before
 
 
-def test_all_that_ships_is_whole_and_small() -> None:
+def test_all_that_ships_is_whole_and_small_and_can_be_built_again() -> None:
     cards = [zoo.card(name) for name in zoo.names()]
+    assert {card.name for card in cards} <= set(SHIPPED)
     assert sum(card.bytes for card in cards) <= 40e6
     for card in cards:
         model = load(card.name, device="cpu")
         assert model.info()["finished"], card.name
+        assert model.info()["command"] == "", "folders of the machine it was trained on are nobody's business"
+        assert model.run.config == SHIPPED[card.name].order.to_json(), f"{card.name} is not what `make zoo` builds"
         assert f"nirvana generate {card.name}" in card.example and card.text.startswith("# ")
         for part in ("## Data", "## Training", "## Quality", "## Limits", "## Rebuild"):
             assert part in card.text, f"{card.name} lacks {part}"
