@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import time
@@ -93,7 +94,7 @@ def said(model: Shipped, loaded: Model, sections: Sequence[Section]) -> dict[str
     return {
         "draws": model.draws,
         "size": "x".join(str(side) for side in loaded.parts.shape[1:]),
-        "example": model.example,
+        "prompt": model.prompt,
         "needs": model.needs,
         "licence": model.licence,
         "trained": trained(loaded),
@@ -116,7 +117,7 @@ def page(name: str, model: Shipped, loaded: Model, sections: Sequence[Section]) 
     return f"""# {name}: {model.draws}
 
 ```
-{model.example}
+nirvana generate {name} {shlex.quote(model.prompt)} -n 4
 ```
 
 ![samples](samples.png)

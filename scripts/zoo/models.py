@@ -16,13 +16,13 @@ from zoo.following import following
 class Shipped:
     """A model of the zoo before it is built.
 
-    order: its training. draws, example, needs, licence: as on its card. data, limits: paragraphs of it. against: real
+    order: its training. draws, prompt, needs, licence: as on its card. data, limits: paragraphs of it. against: real
     pictures that it was not trained on. measure: what is measured of it beside `nirvana evaluate`.
     """
 
     order: Order
     draws: str
-    example: str
+    prompt: str
     needs: str | None
     licence: str
     data: str
@@ -35,7 +35,7 @@ SHIPPED: Mapping[str, Shipped] = {
     "fashion": Shipped(
         order=Order("fashion-mnist", recipe="improved-ddpm", width=48, images=300_000),
         draws="clothes, by class",
-        example="nirvana generate fashion --label sneaker -n 4",
+        prompt="sneaker",
         needs=None,
         licence="MIT",
         data=(
@@ -56,7 +56,7 @@ SHIPPED: Mapping[str, Shipped] = {
     "shapes": Shipped(
         order=Order("shapes", width=48, images=600_000),
         draws="one to three shapes, by text",
-        example='nirvana generate shapes "a small red circle above a large blue square" -n 4',
+        prompt="a small red circle above a large blue square",
         needs=None,
         licence="CC0-1.0",
         data=(
@@ -74,7 +74,7 @@ SHIPPED: Mapping[str, Shipped] = {
     "emoji": Shipped(
         order=Order("emoji", condition="captions", encoder="minilm", images=250_000, width=64),
         draws="emoji, by text, in three styles",
-        example='nirvana generate emoji "a red heart, flat emoji" -n 4',
+        prompt="a red heart, flat emoji",
         needs="text",
         licence="CC-BY-4.0",
         data=(
