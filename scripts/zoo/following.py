@@ -92,10 +92,6 @@ Found = Mapping[float, Mapping[str, Mapping[int, Flags]]]
 
 def _by_guidance(found: Found, spread: Mapping[float, float]) -> Section:
     rows = list(_rows(found))
-    cells = [
-        [f"{w:g}", part, OBJECTS[n], name, f"{value:.1%}", f"{low:.1%} to {high:.1%}"]
-        for w, part, n, name, value, (low, high) in rows
-    ]
     lines = [
         Line(
             name,
@@ -110,7 +106,7 @@ def _by_guidance(found: Found, spread: Mapping[float, float]) -> Section:
         f"{SCENES} prompts of each part, behind all that training shows; `held out` scenes have a combination of shape,"
         " colour and relation that training never showed. Read by the exact checker of `shapes`.\n\n"
         "![right](right.svg)\n\n![diversity](diversity.svg)\n\n"
-        + table(["guidance", "combinations", "scenes", "attribute", "right", "95% interval"], cells)
+        "In each cell: combinations seen / held out, with their 95% intervals.\n\n" + _pivot(found)
     )
     figures: list[Json] = [
         {"guidance": w, "part": part, "objects": n, "attribute": name, "right": value, "interval": list(interval)}
@@ -120,6 +116,22 @@ def _by_guidance(found: Found, spread: Mapping[float, float]) -> Section:
     return Section(
         "What is asked for", text, files, {"following": figures, "diversity": {f"{w:g}": d for w, d in spread.items()}}
     )
+
+
+def _pivot(found: Found) -> str:
+    """A row for each attribute of scenes of so many objects, a column for each guidance."""
+
+    def cell(w: float, n: int, name: str) -> str:
+        return " / ".join(percent(*share(found[w][part][n][name])) for part in PARTS)
+
+    names = [(n, name) for n in OBJECTS for name in found[USUAL]["seen"][n] if found[USUAL]["seen"][n][name]]
+    rows = [[OBJECTS[n], name, *(cell(w, n, name) for w in GUIDANCE)] for n, name in names]
+    return table(["scenes of", "", *(f"guidance {w:g}" for w in GUIDANCE)], rows)
+
+
+def percent(value: float, interval: Interval) -> str:
+    """93% (88-96)."""
+    return f"{value:.0%} ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})"
 
 
 def _rows(found: Found) -> Iterator[tuple[float, str, int, str, float, Interval]]:
