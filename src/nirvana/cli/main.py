@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inpaint": ("nirvana.cli.edit", "fill a part of a picture; the rest stays as it is"),
     "outpaint": ("nirvana.cli.edit", "extend a picture beyond its border"),
     "vary": ("nirvana.cli.edit", "draw a picture again, changed as much as you say"),
+    "blend": ("nirvana.cli.edit", "go from one picture to another, through what lies between their noises"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),
     "evaluate": ("nirvana.cli.evaluate", "measure what a model draws, with intervals and a report"),
     "compare": ("nirvana.cli.compare", "put evaluated runs side by side"),
