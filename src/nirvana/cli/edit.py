@@ -148,13 +148,13 @@ def blend(
     """Go from one picture to another in N pictures, through the noises that the two are the pictures of.
 
     Both are encoded along the flow backwards, and what lies between their noises is drawn: each picture on the way is
-    one the model may draw, and the ends are A and B, up to the error of the solver. Writes DIR/A-B-000.png, ...,
-    A-B-grid.png.
+    one the model may draw, and the ends are A and B, up to the error of the solver (more --steps bring them nearer) and
+    while --guidance is 1, as it is here unless you say otherwise. Writes DIR/A-B-000.png, ..., A-B-grid.png.
 
     examples:
       nirvana blend runs/flowers a.png b.png
       nirvana blend runs/shapes a.png b.png --source "a red square" --source "a blue circle" -n 12 --animate
-      nirvana blend runs/flowers a.png b.png --steps 100 --solver dpmpp-2m
+      nirvana blend runs/flowers a.png b.png --steps 100
 
     Args:
         model: a run folder, the name of one in runs/, or a model of the zoo
