@@ -102,6 +102,13 @@ def told(training: Training) -> str:
     if subject.encoder is not None:
         captioned = training.data.manifest.captioned
         parts.append(f"the captions of {captioned} pictures, read by {encoder_name(subject.encoder)}")
+    seen = cast("Mapping[str, Json]", training.run.model_spec.get("concat") or {}).get("kind")
+    inputs = training.data.inputs
+    if seen == "masked":
+        parts.append("a part of each picture, chosen at random")
+    elif inputs is not None:
+        kind = "grey" if inputs.manifest.channels == 1 else "coloured"
+        parts.append(f"the {kind} partner of each picture in {inputs.manifest.source}")
     return " and ".join(parts) or "nothing"
 
 

@@ -45,10 +45,14 @@ class FromNoise:
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """A window of pictures: y is clean, in the space of the model; `known` is what of it stays, broadcast to y."""
+    """A window of pictures: y is clean, in the space of the model; `known` is what of it stays, broadcast to y.
+
+    beside: another picture that they are drawn from, for a model of pairs.
+    """
 
     y: Float[Tensor, "b c *s"]
     known: Bool[Tensor, "..."]
+    beside: Float[Tensor, "1 d *s"] | None = None
 
     @property
     def observed(self) -> Observed:

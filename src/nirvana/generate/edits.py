@@ -13,8 +13,8 @@ from PIL import Image
 from nirvana.edit import Photo, read_mask, read_photo
 from nirvana.errors import Refused
 from nirvana.files import Json
-from nirvana.generate.changes import Changes, Taken
-from nirvana.generate.editing import CONTEXT, Editing, EditPreview
+from nirvana.generate.changes import TRANSLATED, Changes, Taken
+from nirvana.generate.editing import CONTEXT, Editing, EditPreview, method_for
 from nirvana.generate.images import record
 from nirvana.generate.model import Model
 from nirvana.generate.origin import Origin
@@ -111,7 +111,8 @@ def prepare_edit(
     canvas's side.
     Refused where a file cannot be read, the mask does not fit, nothing would change, or the model cannot do it.
     """
-    canvas = model.diffusion("ema", "pictures to edit").parts.shape
+    parts = model.diffusion("ema", "pictures to edit").parts
+    canvas, concat = parts.shape, parts.concat
     photo = as_photo(picture)
     hole = None if mask is None else as_photo(mask)
     asked = replace(
@@ -119,11 +120,14 @@ def prepare_edit(
         picture=Taken.of(photo, _path(picture)),
         mask=None if hole is None else Taken.of(hole, _path(mask)),
         context=min(canvas[1:]) // CONTEXT if context is None else context,
+        method=method_for(change.method, concat),
     )
     share: Mask | None = None
     if hole is not None:
         share = read_mask(hole, photo.size, _path(mask) or "the mask", invert=asked.invert, fit=asked.fit)
     request = model.request(edit=asked) if ask is None else ask(asked)
+    if asked.method == TRANSLATED and concat is not None:
+        return Edit(model, request, Editing.translation(photo, canvas, concat.channels))
     return Edit(model, request, Editing.of(photo, share, asked, canvas))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from nirvana.condition import concat_from_config
 from nirvana.diffusion import (
     Chain,
     DiscreteUniform,
@@ -43,7 +44,8 @@ WIDTH = 32
 class Facts:
     """What a recipe looks at: the pictures' size and channels, the names of the classes, the description of the text
     encoder (neither: unconditional) with examples of captions, and the planner's choice of the network: channels at the
-    finest level, and the side of the stem's cells (None: `stem_of`).
+    finest level, and the side of the stem's cells (None: `stem_of`). concat: the description of what is seen beside the
+    noisy picture (`Concat`), None for a model without.
     """
 
     size: int
@@ -53,6 +55,7 @@ class Facts:
     stem: int | None = None
     encoder: Mapping[str, Json] | None = None
     examples: tuple[str, ...] = ()
+    concat: Mapping[str, Json] | None = None
 
     @property
     def conditional(self) -> bool:
@@ -99,7 +102,13 @@ def network(facts: Facts, outputs: int = 1) -> UNetConfig:
         positions=facts.encoder is not None,
         vector_dim=vector_dim(facts),
         token_dim=token_dim(facts),
+        concat_channels=concat_channels(facts),
     )
+
+
+def concat_channels(facts: Facts) -> int:
+    """The size of the network's slot for a picture beside the noisy one."""
+    return 0 if facts.concat is None else concat_from_config(facts.concat).width
 
 
 def vector_dim(facts: Facts) -> int:
@@ -142,6 +151,7 @@ def describe(
     learned_variance: bool = False,
 ) -> dict[str, Json]:
     """The model's description: what `nirvana.generate.spec.build` reads."""
+    beside: dict[str, Json] = {} if facts.concat is None else {"concat": facts.concat}
     return {
         "network": cast("Json", network_spec(net)),
         "parameterization": parameterization,
@@ -154,6 +164,7 @@ def describe(
         "shape": [facts.channels, facts.size, facts.size],
         "sigma_data": sigma_data,
         "learned_variance": learned_variance,
+        **beside,
         "trained_lam": list(trained_lam),
         "recommended": {
             "steps": recommended.steps,
@@ -209,6 +220,7 @@ def dit(facts: Facts) -> Recipe:
         patch=facts.stem or patch_of(facts.size),
         vector_dim=vector_dim(facts),
         token_dim=token_dim(facts),
+        concat_channels=concat_channels(facts),
     )
     model = describe(
         facts,
