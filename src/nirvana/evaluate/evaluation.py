@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
+from nirvana.condition import PAIRED
 from nirvana.data import Dataset, open_data
 from nirvana.data.builtin import BUILTINS
 from nirvana.data.decisions import stored
@@ -110,6 +111,7 @@ def evaluate(
     space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
     the data in the user's cache. Refused for whatever the user can mend.
     """
+    _check_unpaired(model)
     if plan.curves:
         check_diffusion(model.run.model_spec, str(model.run.path), "curves against network calls and guidance")
     if plan.bits:
@@ -146,6 +148,16 @@ def evaluate(
         {"Samples": _shown(subject.pictures, drawn.request), **{k: v for f in found for k, v in f.pictures.items()}},
         lines,
     )
+
+
+def _check_unpaired(model: Model) -> None:
+    """Refused where pictures are made of others: drawn of nothing they say little of the model."""
+    concat = cast("Mapping[str, Json]", model.run.model_spec.get("concat") or {})
+    if concat.get("kind") == PAIRED:
+        raise Refused(
+            f"{model.run.path} makes pictures of others, and an evaluation draws them of nothing; run"
+            " `nirvana translate` on pictures that it has not seen, and compare those with their partners"
+        )
 
 
 def _shown(pictures: np.ndarray, request: SampleRequest) -> Image.Image:

@@ -33,7 +33,7 @@ from nirvana.recipes.descent import freeze as frozen
 from nirvana.recipes.older import AdversarialTask, VariationalTask
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
-from nirvana.recipes.recipe import RECIPES, Facts, Recipe
+from nirvana.recipes.recipe import RECIPES, Facts, Recipe, as_in
 from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
 from nirvana.recipes.task import DiffusionTask, PictureBatches, PictureTask
 from nirvana.recipes.translations import translations
@@ -178,7 +178,7 @@ def _resumed(
     )
     subject = subject_in(same.model_spec, same.config)
     remember(subject, data, encoding)
-    facts = _facts(order, data, subject)
+    facts = as_in(_facts(order, data, subject), same.model_spec)
     recipe = RECIPES[order.recipe](facts)
     start = None if parent is None else descended_weights(parent, facts)
     task = make_task(recipe, same.model_spec, same.plan, device, start, order.freeze)
@@ -224,8 +224,10 @@ def _planner(
 ) -> Planner:
     def make(width: int | None) -> Recipe:
         facts = _facts(order, data, subject, width)
-        recipe = RECIPES[order.recipe](facts)
-        return recipe if parent is None else replace(recipe, model=descended(recipe, parent, facts))
+        if parent is None:
+            return RECIPES[order.recipe](facts)
+        recipe = RECIPES[order.recipe](as_in(facts, parent.model_spec))
+        return replace(recipe, model=descended(recipe, parent, facts))
 
     def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
         sampler, request = _grid_request(recipe.model, weights, device, "a trial")

@@ -19,7 +19,7 @@ from nirvana.generate.family import model_parts
 from nirvana.generate.latent import any_sampler
 from nirvana.generate.model import find
 from nirvana.recipes.image import make_task
-from nirvana.recipes.recipe import RECIPES, Facts, Recipe
+from nirvana.recipes.recipe import RECIPES, Facts, Recipe, as_in
 from nirvana.recipes.rehearsal import elsewhere
 from nirvana.recipes.subject import subject_in
 from nirvana.recipes.task import PictureBatches, PictureTask
@@ -235,7 +235,8 @@ def facts_in(spec: Mapping[str, Json]) -> Facts:
     """What the recipe of a described model looked at."""
     shape, subject = cast("list[int]", spec["shape"]), subject_in(spec)
     concat = cast("Mapping[str, Json] | None", spec.get("concat"))
-    return Facts(shape[-1], shape[0], subject.names, encoder=subject.encoder, examples=subject.examples, concat=concat)
+    facts = Facts(shape[-1], shape[0], subject.names, encoder=subject.encoder, examples=subject.examples, concat=concat)
+    return as_in(facts, spec)
 
 
 def _data(run: RunFolder) -> Dataset:

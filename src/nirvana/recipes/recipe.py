@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from nirvana.condition import concat_from_config
@@ -61,6 +61,17 @@ class Facts:
     def conditional(self) -> bool:
         """Whether the model is told anything of its pictures."""
         return bool(self.names) or self.encoder is not None
+
+
+_DIT_TIMES = 4
+"""A transformer is so many times as wide as a U-Net would be."""
+
+
+def as_in(facts: Facts, spec: Mapping[str, Json]) -> Facts:
+    """`facts` with the width and the cells of the network of a description: a recipe chooses by them."""
+    network = cast("Mapping[str, Any]", spec["network"])
+    cells, times = ("patch", _DIT_TIMES) if network["kind"] == "dit" else ("stem", 1)
+    return replace(facts, width=network["width"] // times, stem=network[cells])
 
 
 AnyObjective = Objective | Relativistic | Evidence
@@ -216,7 +227,7 @@ def dit(facts: Facts) -> Recipe:
     net = DiTConfig(
         channels=facts.channels,
         out_channels=facts.channels,
-        width=4 * facts.width,
+        width=_DIT_TIMES * facts.width,
         patch=facts.stem or patch_of(facts.size),
         vector_dim=vector_dim(facts),
         token_dim=token_dim(facts),
