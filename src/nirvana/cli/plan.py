@@ -103,12 +103,10 @@ def told(training: Training) -> str:
         captioned = training.data.manifest.captioned
         parts.append(f"the captions of {captioned} pictures, read by {encoder_name(subject.encoder)}")
     seen = cast("Mapping[str, Json]", training.run.model_spec.get("concat") or {}).get("kind")
-    inputs = training.data.inputs
     if seen == "masked":
         parts.append("a part of each picture, chosen at random")
-    elif inputs is not None:
-        kind = "grey" if inputs.manifest.channels == 1 else "coloured"
-        parts.append(f"the {kind} partner of each picture in {inputs.manifest.source}")
+    elif seen == "paired" and training.data.inputs is not None:
+        parts.append(f"the partner of each picture in {training.data.inputs.manifest.source}")
     return " and ".join(parts) or "nothing"
 
 
