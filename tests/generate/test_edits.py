@@ -16,7 +16,7 @@ from nirvana.condition import Concat
 from nirvana.edit import Photo, read_photo
 from nirvana.errors import Refused
 from nirvana.generate.changes import Changes, Taken
-from nirvana.generate.editing import EditPreview
+from nirvana.generate.editing import Editing, EditPreview
 from nirvana.generate.edits import Edit, Edited, as_photo, prepare_edit
 from nirvana.generate.model import Model, load
 from nirvana.generate.reproduction import reproduce
@@ -363,6 +363,16 @@ def test_each_translated_picture_has_an_input_of_its_own(translator: Model) -> N
         one = replace(request, n=1, seed=i)
         alone = [sampler.finished(p) for p in sampler.translated(one, inputs[[i % 3]]) if p.done]
         assert np.abs(together[i].astype(int) - alone[0][0]).max() <= 1
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, 3), (3, 1), (1, 1)])
+def test_a_model_is_shown_the_channels_that_it_was_trained_with(channels: int, shown: int) -> None:
+    picture = photo(8, 8, shown, deep=shown == 1)
+    beside = Editing.translation(picture, (2, 8, 8), channels).beside
+    assert beside is not None and np.array_equal(beside, Photo(picture.bytes(shown)).bytes(channels))
+    clear = replace(picture, alpha=np.zeros((8, 8), picture.pixels.dtype))
+    white = Editing.translation(clear, (2, 8, 8), channels).beside
+    assert white is not None and (white == 255).all()  # as transparent pictures are read for training
 
 
 def test_a_translation_is_made_again_and_guided_by_what_is_seen(translator: Model, tmp_path: Path) -> None:

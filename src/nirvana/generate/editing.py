@@ -71,7 +71,7 @@ class Editing:
         channels: of the pictures that the model draws from.
         """
         size = shape[1], shape[2]
-        beside = Photo(np.array(fit(to_rgb(photo.pil), shape[2]))).bytes(channels)
+        beside = np.array(Photo(np.asarray(fit(to_rgb(photo.pil), shape[2]))).bytes(channels))
         blank = Photo(np.zeros((*size, shape[0]), np.uint8))
         return Editing(blank, np.ones(size), (Window(0, 0, *size),), (0, 0), shape[0], beside)
 
