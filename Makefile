@@ -18,7 +18,7 @@ ifneq ($(shell cat $(PEERS_READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(PEERS_READY)
 endif
 
-.PHONY: help setup demo test verify check format mutation bench bench-quality lock clean
+.PHONY: help setup demo test verify check format mutation bench bench-quality zoo lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make bench   measure speed beside the peers, who get an environment of their own (about 20 minutes)"
 	@echo "make bench-quality  measure training time to equal quality beside the peers (hours)"
 	@echo "make mutation  inject bugs into the mathematics and count those the tests catch (up to 40 minutes)"
+	@echo "make zoo MODEL=fashion  train, measure and pack a model that ships, with its card (hours; goes on where stopped)"
 	@echo "make setup   create .venv with nirvana and the tools, as constraints.txt pins them"
 	@echo "make lock    renew constraints.txt from pyproject.toml"
 	@echo "make clean   remove .venv, .venv-peers and caches (runs/ stays)"
@@ -73,6 +74,9 @@ bench: $(READY) $(PEERS_READY)
 
 bench-quality: $(READY) $(PEERS_READY)
 	@$(BIN)/python benchmarks/time_to_quality.py
+
+zoo: $(READY)
+	@PYTHONPATH=scripts $(BIN)/python -m zoo $(MODEL)
 
 lock:
 	@scripts/lock.sh "$(PYTHON)"

@@ -11,9 +11,9 @@ from nirvana import zoo
 from nirvana.cli.main import main
 from nirvana.errors import Refused
 from nirvana.generate.model import find, load
-from nirvana.train.pack import pack
-from nirvana.train.run import RunFolder
 from tiny_run import make_run
+from tiny_zoo import plant
+from zoo.models import SHIPPED
 
 Captured = pytest.CaptureFixture[str]
 
@@ -22,18 +22,7 @@ Captured = pytest.CaptureFixture[str]
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A zoo with the model `tiny`, and an empty working folder."""
     home = tmp_path / "zoo"
-    pack(RunFolder.open(make_run(tmp_path / "made")), home / "tiny")
-    said = {
-        "draws": "noise",
-        "size": "8x8",
-        "example": 'nirvana generate tiny "a cat"',
-        "needs": None,
-        "licence": "CC0-1.0",
-        "trained": "1 minute",
-    }
-    (home / "tiny" / zoo.CARD).write_text(json.dumps(said))
-    (home / "tiny" / zoo.TEXT).write_text("# tiny\n\nIt draws noise.\n")
-    monkeypatch.setattr(zoo, "_HERE", home)
+    plant(home, monkeypatch)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return home
@@ -59,7 +48,7 @@ def test_a_run_of_that_name_comes_first_and_a_folder_of_pictures_does_not(plante
 def test_the_list_and_a_card(planted: Path, capsys: Captured) -> None:
     assert main(["zoo"]) == 0
     out = capsys.readouterr().out
-    assert "tiny" in out and "CC0-1.0" in out and 'nirvana generate tiny "a cat"' in out
+    assert "tiny" in out and "CC0-1.0" in out and "nirvana generate tiny cat -n 4" in out
     assert main(["zoo", "tiny"]) == 0
     assert "It draws noise." in capsys.readouterr().out
     assert main(["zoo", "tiny", "--json"]) == 0
@@ -87,12 +76,15 @@ def test_what_is_made_of_it_goes_to_the_cache(planted: Path, tmp_path: Path, mon
     assert sorted(planted.rglob("*")) == before
 
 
-def test_all_that_ships_is_whole_and_small() -> None:
+def test_all_that_ships_is_whole_and_small_and_can_be_built_again() -> None:
     cards = [zoo.card(name) for name in zoo.names()]
+    assert {card.name for card in cards} <= set(SHIPPED)
     assert sum(card.bytes for card in cards) <= 40e6
     for card in cards:
         model = load(card.name, device="cpu")
         assert model.info()["finished"], card.name
-        assert f"nirvana generate {card.name}" in card.example and card.text.startswith("# ")
+        assert model.info()["command"] == "", "folders of the machine it was trained on are nobody's business"
+        assert model.run.config == SHIPPED[card.name].order.to_json(), f"{card.name} is not what `make zoo` builds"
+        assert model.request(card.prompt).n == 1 and card.text.startswith("# ")
         for part in ("## Data", "## Training", "## Quality", "## Limits", "## Rebuild"):
             assert part in card.text, f"{card.name} lacks {part}"

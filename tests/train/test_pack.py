@@ -24,6 +24,7 @@ def test_it_holds_the_averaged_weights_rounded_once(tmp_path: Path) -> None:
         assert found.dtype == torch.float32
         assert torch.equal(found, tensor.half().float() if tensor.ndim > 1 else tensor)
     assert packed.model_spec == run.model_spec and packed.data == run.data and packed.finished
+    assert run.info["command"] and packed.info["command"] == "", "it names folders of this machine"
     files = sorted(str(file.relative_to(packed.path)) for file in packed.path.rglob("*") if file.is_file())
     assert [file.rsplit("/")[-1] for file in files] == ["state.json", "task.safetensors", "data.json", "run.json"]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nirvana.files import Json, json_line
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Console:
-    """quiet: no notes, no progress. json: results as JSON lines, and no text. debug: tracebacks."""
+    """quiet: no notes, no progress. json: results as JSON lines, and no text. debug: tracebacks.
+
+    started: when the command began, on `time.perf_counter`.
+    """
 
     quiet: bool = False
     json: bool = False
     debug: bool = False
+    started: float = field(default_factory=time.perf_counter)
 
     def result(self, text: str, value: Mapping[str, Json]) -> None:
         """The result of a command: `text` for people, `value` with --json."""

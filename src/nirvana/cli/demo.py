@@ -13,6 +13,7 @@ from tyro.conf import arg
 from nirvana.cli.console import Console, duration
 from nirvana.cli.plan import tell
 from nirvana.cli.train import again, follow_all
+from nirvana.errors import Refused
 
 if TYPE_CHECKING:
     from nirvana.recipes.demo import Outcome
@@ -25,7 +26,7 @@ def demo(
     seed: Annotated[int, arg(metavar="S")] = 0,
     fresh: bool = False,
 ) -> None:
-    """From noise to pictures: train a small model on real pictures of clothes, draw new ones, and measure them.
+    """From noise to pictures: draw with the models that ship, train a small one on real pictures, and measure it.
 
     examples:
       nirvana demo
@@ -43,7 +44,8 @@ def demo(
 
     keep_memory()
     order, run = recipe.order(seed), Path(out).expanduser()
-    console.note("1. training")
+    _greet(console, seed)
+    console.note("2. training a small model on real pictures of clothes")
     training = prepare(order, run, fresh=fresh, command="nirvana demo")
     tell(console, training, order)
     follow_all(console, training.events(), run, again())
@@ -51,7 +53,7 @@ def demo(
     model = load(run)
     outcome: Outcome | None = None
     steps = model.request().steps
-    console.note(f"2. from noise to {recipe.PICTURES} pictures, in {steps} steps")
+    console.note(f"3. from noise to {recipe.PICTURES} pictures, in {steps} steps")
     with console.progress("drawing", steps, "steps") as bar:
         for event in recipe.show(model, seed):
             if isinstance(event, recipe.Outcome):
@@ -62,19 +64,34 @@ def demo(
         _tell(console, run, outcome, memory)
 
 
+def _greet(console: Console, seed: int) -> None:
+    """Pictures of the models that ship, where `nirvana generate` puts them; what lacks an extra is left out."""
+    from nirvana import zoo
+    from nirvana.recipes.demo import greet
+
+    console.note("1. from a prompt to pictures, by the models that ship")
+    for name in zoo.names():
+        try:
+            grid, animation = greet(name, Path("generated") / f"{name}-{seed}", seed)
+        except Refused as refused:
+            console.note(f"     {name} is left out: {refused}")
+        else:
+            console.note(f"     {zoo.card(name).example}\n       {grid}\n       {animation}")
+
+
 def _tell(console: Console, run: Path, outcome: Outcome, memory: int) -> None:
     low, high = (round(100 * edge) for edge in outcome.interval)
     name = shlex.quote(str(run))
     made = "\n".join(f"     {path}" for path in outcome.files)
     text = f"""\
-3. measured
+4. measured
      {outcome.right} of {len(outcome.images)} pictures are named as asked, by a classifier (95%: {low} to {high})
      to the nearest training picture: {outcome.copy_ratio:.2f} of the distance of real unseen pictures (copies: 0)
      drawn in {duration(outcome.seconds)}; peak memory of the training {memory / 2**30:.2f} GiB
-4. look at
+5. look at
 {made}
      {run / "index.html"}
-5. try next
+6. try next
      nirvana generate {name} --label sneaker -n 16 --seed 7
      nirvana sheet {name} --x steps=4,8,16 --y guidance=1,2,4
      nirvana train FOLDER_OF_PICTURES --minutes 10"""

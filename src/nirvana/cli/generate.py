@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from nirvana.cli.console import Console, duration
+from nirvana.cli.stopwatch import Stopwatch
 from nirvana.errors import Refused
 from nirvana.files import Json, explained
 from nirvana.generate.asked import end_of
@@ -50,6 +51,7 @@ def generate(
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
     compile: bool = False,
     animate: bool = False,
+    verbose: bool = False,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
 ) -> None:
     """Make new pictures with a trained model: DIR/000.png, 001.png, ... and grid.png.
@@ -91,6 +93,7 @@ def generate(
         engine: torch, or one that `nirvana export` wrote: openvino, onnx, aoti
         compile: compile the network first, which takes minutes and pays off on a GPU
         animate: also write animation.webp, from noise to pictures; with --to, from the one to the other
+        verbose: say where the time went: imports, model, texts, sampling, writing
         device: cpu, cuda, mps or auto
     """
     # What needs no model is refused before torch is imported.
@@ -121,7 +124,10 @@ def generate(
     from nirvana.generate.model import load
     from nirvana.modality import save_animation
 
+    watch = Stopwatch(console.started)
+    watch.lap("imports")
     found = load(model, device=device, compile=compile, classifiers=CLASSIFIERS)
+    watch.lap("model")
     request = found.request(
         prompt,
         label=label or None,
@@ -151,20 +157,27 @@ def generate(
     note_prompts(console, found, request, prompt)
     _note_cost(console, found, request)
     request = settled(console, found, request)
+    watch.lap("texts")
     started = time.perf_counter()
-    images, frames = run(console, found, request, animate)
+    with watch.apart(found.parts.conditioner, "texts"):
+        images, frames = run(console, found, request, animate)
     seconds = time.perf_counter() - started
+    watch.lap("sampling")
     paths = images.save(folder)
     if frames:
         with explained(folder, "make room, or choose another --out"):
             save_animation(frames, folder / ANIMATION)
         paths.append(folder / ANIMATION)
+    watch.lap("writing")
+    if verbose:
+        console.note(str(watch))
     console.result(
         f"{n} picture{'s' if n > 1 else ''} in {folder} ({_way(found, request)}, {duration(seconds)})",
         {
             "out": str(folder),
             "files": [str(path) for path in paths],
             "seconds": round(seconds, 3),
+            **({"spent": {name: round(value, 3) for name, value in watch.seconds.items()}} if verbose else {}),
             "request": request.to_json(),
             **readings_json(found, request),
         },

@@ -1,4 +1,4 @@
-"""The demo: a short training on real pictures, pictures from noise, and what was measured of them."""
+"""The demo: pictures of the models that ship, a short training on real pictures, and what was measured of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nirvana import files
+from nirvana import files, zoo
 from nirvana.codec import Identity
 from nirvana.data import open_data
 from nirvana.diffusion import RectifiedFlow, SeededNoise
@@ -21,7 +21,7 @@ from nirvana.evaluate.statistics import Interval, wilson
 from nirvana.files import Json
 from nirvana.generate.animate import Recorder
 from nirvana.generate.images import Images
-from nirvana.generate.model import Model
+from nirvana.generate.model import Model, load
 from nirvana.generate.preview import Preview, to_bytes
 from nirvana.modality import grid, save_animation
 from nirvana.recipes.order import Order
@@ -31,6 +31,8 @@ IMAGES = 15_000
 """As many as two cores of a laptop see in about 90 seconds."""
 PICTURES = 100
 FORWARD_FRAMES = 30
+GREETING = 4
+"""Pictures of a model that ships."""
 
 
 def order(seed: int = 0) -> Order:
@@ -63,6 +65,25 @@ class Outcome:
             "sampling_seconds": round(self.seconds, 2),
             "request": self.images.request.to_json(),
         }
+
+
+def greet(name: str, folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Draw the prompt of a model of the zoo into `folder`: the grid, and the way from noise as an animation.
+
+    Refused where it needs an extra that is not installed.
+    """
+    model = load(zoo.folder(name))
+    request = model.request(zoo.card(name).prompt, n=GREETING, seed=seed)
+    recorder = Recorder(request)
+
+    def watched(preview: Preview) -> Preview:
+        recorder.add(preview)
+        return preview
+
+    images = model.gather(request, map(watched, model.stream(request)))
+    written, animation = images.save(folder), folder / "noise-to-picture.webp"
+    save_animation(recorder.frames(), animation)
+    return written[-1], animation
 
 
 def show(model: Model, seed: int = 0) -> Iterator[Preview | Outcome]:

@@ -17,8 +17,8 @@ def pack(run: RunFolder, out: Path) -> RunFolder:
     """The folder `out` with the description of `run` and its averaged weights, rounded to 16 bits.
 
     It generates, is evaluated and is a start for `--from` like any run; training does not go on in it. It appears
-    complete or not at all. Refused where `out` is there, where there is no checkpoint, or where a weight is beyond
-    what 16 bits hold.
+    complete or not at all, without the command that made the run. Refused where `out` is there, where there is no
+    checkpoint, or where a weight is beyond what 16 bits hold.
     """
     out = Path(out)
     if out.exists():
@@ -29,8 +29,9 @@ def pack(run: RunFolder, out: Path) -> RunFolder:
     with explained(out, "make room or choose another place"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(out) as temporary:
-            for name in (RUN, DATA):
-                write_chunks(temporary / name, [(run.path / name).read_bytes()])
+            # The command line names folders of this machine: it stays behind.
+            write_chunks(temporary / RUN, [json_text(sealed({**run.info, "command": ""})).encode()])
+            write_chunks(temporary / DATA, [(run.path / DATA).read_bytes()])
             folder = temporary / CHECKPOINTS / checkpoint.path.name
             folder.mkdir(parents=True)
             written = {TASK: write_chunks(folder / TASK, tensor_chunks(weights))}

@@ -6,6 +6,7 @@ NAME/card.json, card.md, *.png           what it draws, where it comes from, how
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,23 +23,28 @@ _AGAIN = "install nirvana again"
 class Card:
     """What is said about a model in one line each; its page is `text`.
 
-    draws: what its pictures are of; example: the command to try first; needs: an extra it takes, or None; licence: of
+    draws: what its pictures are of; prompt: one to try first; needs: an extra it takes, or None; licence: of
     the weights; bytes: of all its files.
     """
 
     name: str
     draws: str
     size: str
-    example: str
+    prompt: str
     needs: str | None
     licence: str
     trained: str
     bytes: int
     text: str
 
+    @property
+    def example(self) -> str:
+        """The command to try first."""
+        return f"nirvana generate {self.name} {shlex.quote(self.prompt)} -n 4"
+
     def to_json(self) -> dict[str, Json]:
         """All of it but the page, as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "text"}
+        return {"example": self.example, **{name: value for name, value in vars(self).items() if name != "text"}}
 
 
 def names() -> tuple[str, ...]:

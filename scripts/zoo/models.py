@@ -1,0 +1,95 @@
+"""The models that ship: how each is trained, and what its card says that cannot be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nirvana.generate.model import Model
+from nirvana.recipes.order import Order
+from zoo.card import Section
+from zoo.concepts import concepts
+from zoo.following import following
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model of the zoo before it is built.
+
+    order: its training. draws, prompt, needs, licence: as on its card. data, limits: paragraphs of it. against: real
+    pictures that it was not trained on. measure: what is measured of it beside `nirvana evaluate`.
+    """
+
+    order: Order
+    draws: str
+    prompt: str
+    needs: str | None
+    licence: str
+    data: str
+    limits: str
+    against: str
+    measure: Callable[[Model, Model], list[Section]] = lambda _packed, _trained: []
+
+
+SHIPPED: Mapping[str, Shipped] = {
+    "fashion": Shipped(
+        order=Order("fashion-mnist", recipe="improved-ddpm", width=48, images=300_000),
+        draws="clothes, by class",
+        prompt="sneaker",
+        needs=None,
+        licence="MIT",
+        data=(
+            "The 60,000 training pictures of Fashion-MNIST (28 x 28, grey, ten classes): Han Xiao, Kashif Rasul, Roland"
+            " Vollgraf, *Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms*,"
+            " arXiv:1708.07747, 2017. The MIT License, Copyright © 2017 Zalando SE; its text stands in"
+            " `src/nirvana/data/embedded/ATTRIBUTION.md`. The weights are under the same licence. The 10,000 test"
+            " pictures were not trained on."
+        ),
+        limits=(
+            "Small grey pictures of ten kinds of clothes as a shop shows them, and nothing else. Writing and fine"
+            " patterns on cloth are blurred. `shirt` is the class that is mistaken most, as it is for classifiers of"
+            " the real pictures. It predicts eps on a table of 1000 levels: few steps cost more quality than with a"
+            " rectified flow (see the table of network calls)."
+        ),
+        against="fashion-mnist:test",
+    ),
+    "shapes": Shipped(
+        order=Order("shapes", width=48, images=600_000),
+        draws="one to three shapes, by text",
+        prompt="a small red circle above a large blue square",
+        needs=None,
+        licence="CC0-1.0",
+        data=(
+            "50,000 scenes of `shapes`, the procedural set that is part of nirvana (32 x 32, colour, captions of every"
+            " scene), without the held-out combinations of shape, colour and relation. The weights are in the public"
+            " domain (CC0-1.0)."
+        ),
+        limits=(
+            'It knows the words of the grammar of `shapes` and no others: `nirvana prompt shapes "..."` shows which'
+            " words of a prompt it does not know."
+        ),
+        against="shapes:heldout",
+        measure=following,
+    ),
+    "emoji": Shipped(
+        order=Order("emoji", condition="captions", encoder="minilm", images=250_000, width=64),
+        draws="emoji, by text, in three styles",
+        prompt="a red heart, flat emoji",
+        needs="text",
+        licence="CC-BY-4.0",
+        data=(
+            "1,376 concepts in three styles (64 x 64, on white): Noto Emoji (Google, Apache License 2.0), Twemoji"
+            " (Twitter and contributors, CC-BY 4.0), Fluent Emoji (Microsoft, MIT License), with labels and tags of"
+            " emojibase (MIT License); all of it as attributed in `src/nirvana/data/embedded/ATTRIBUTION.md`. Concepts"
+            " were held out as families, in all styles. Texts are read by all-MiniLM-L6-v2 (Apache License 2.0), which"
+            " is no part of the weights. Pictures of this model may have to carry the attribution of Twemoji: its"
+            " weights are under CC-BY 4.0."
+        ),
+        limits=(
+            "Trained from nothing on less than four thousand pictures: it knows the concepts it has seen and mixes them"
+            " for others. Faces, flags and writing are not to be relied on. English only."
+        ),
+        against="emoji:test",
+        measure=concepts,
+    ),
+}
