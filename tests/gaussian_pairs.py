@@ -55,7 +55,7 @@ def trained_losses(steps: int) -> dict[str, float]:
         position = Position(0, range(step * BATCH, (step + 1) * BATCH), 0)
         task.loss(task.phases[0], gaussian_pairs(rng, BATCH), position).total.backward()
         optimizer.step()
-    batch, position = gaussian_pairs(rng, 512), Position(1, range(512), 0)
+    batch, position = gaussian_pairs(rng, 256), Position(1, range(256), 0)
     if batch.inputs is None:
         raise TypeError
     with torch.no_grad():

@@ -45,6 +45,17 @@ def test_pairs_have_one_name_whatever_the_suffix_and_the_order(tmp_path: Path) -
     assert data.manifest.notes == ()
 
 
+def test_partners_stay_together_where_suffixes_order_them_otherwise(tmp_path: Path) -> None:
+    for i, (shown, wanted) in enumerate([("a.png", "a.tif"), ("a.q.png", "a.q.png")]):
+        put(tmp_path / "in", shown, 8 * i)
+        put(tmp_path / "out", wanted, 8 * i)
+    data = opened(tmp_path)
+    assert data.inputs is not None
+    assert data.files(range(2)) == ["a.q.png", "a.tif"]
+    assert values(data.images) == values(data.inputs.images) == [1, 0]
+    assert [file["path"] for file in data.inputs.manifest.files] == ["a.q.png", "a.png"]
+
+
 def test_what_has_no_partner_is_left_out_counted_and_listed_on_both_sides(tmp_path: Path) -> None:
     for i, name in enumerate("abcde"):
         put(tmp_path / "in", f"{name}.png", 8 * i)

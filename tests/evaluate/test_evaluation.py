@@ -13,7 +13,6 @@ from torch import nn
 from nirvana.data import open_data
 from nirvana.errors import Refused
 from nirvana.evaluate import curves
-from nirvana.evaluate import evaluation as module
 from nirvana.evaluate.alignment import fit_ridge
 from nirvana.evaluate.data import data_of
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
