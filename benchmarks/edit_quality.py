@@ -32,6 +32,7 @@ from nirvana.files import digest_of, write_bytes, write_json, write_text
 from nirvana.generate.beginning import Canvas
 from nirvana.generate.changes import UNREAD, Changes
 from nirvana.generate.editing import method_of
+from nirvana.generate.filling import filling
 from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.steering import solver_of
@@ -127,7 +128,7 @@ def _said(data: Dataset, i: int, model: Model) -> str:
 def filled(model: Model, held: Held, masks: np.ndarray, request: SampleRequest, seed: int) -> np.ndarray:
     """Every hole filled; the pictures as bytes."""
     sampler = model.diffusion(request.weights, "edit")
-    fill, parts = sampler.filling(request), list[np.ndarray]()
+    fill, parts = filling(sampler, request), list[np.ndarray]()
     for start in range(0, request.n, request.batch):
         batch = range(start, min(start + request.batch, request.n))
         pictures = torch.from_numpy(held.pictures[batch.start : batch.stop]).permute(0, 3, 1, 2)

@@ -1,8 +1,9 @@
-"""`nirvana inpaint`, `outpaint`, `vary` and `translate`."""
+"""`nirvana inpaint`, `outpaint`, `vary`, `blend` and `translate`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tiny_families
+from nirvana import load
 from nirvana.cli.main import main
 from nirvana.condition import Concat
 from nirvana.edit import read_photo
 from nirvana.generate.editing import Editing
+from nirvana.generate.edits import Edited
 from nirvana.modality.png import read_png_metadata
 from tiny_run import make_run, spec
 
@@ -135,6 +139,62 @@ def test_translate_makes_pictures_of_a_folder_and_goes_on(translator: str, capsy
     assert "byte for byte" in capsys.readouterr().out
 
 
+def test_blend_goes_from_a_to_b_and_on_where_it_was_stopped(
+    run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["blend", run, "photos/a.png", "photos/b.png", "--source", "cat", "--source", "dog", "--batch", "3"]
+    own, begun = Editing.run, list[range]()
+
+    def stopped(self: Editing, *args: Any) -> Any:
+        begun.append(args[-1])
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return own(self, *args)
+
+    monkeypatch.setattr(Editing, "run", stopped)
+    assert main([*command, "-n", "4", "--animate"]) == 130
+    assert sorted(path.name for path in Path("edited").iterdir()) == [f"a-b-00{i}.png" for i in range(3)]
+    assert main([*command, "-n", "4", "--animate", "--json"]) == 0
+    assert begun[2:] == [range(3, 4)]
+    said = json.loads(capsys.readouterr().out)
+    pictures = [f"edited/a-b-00{i}.png" for i in range(4)]
+    assert said["files"] == [*pictures, "edited/a-b-grid.png", "edited/a-b-animation.webp"]
+    told: Any = read_png_metadata(Path(pictures[3]))
+    assert told["request"]["to"] == "dog" and told["request"]["edit"]["end_source"] == "dog"
+    with Image.open("edited/a-b-animation.webp") as animation:
+        assert animation.n_frames == 6  # pyright: ignore[reportAttributeAccessIssue]
+    assert main(["reproduce", "edited/a-b-grid.png"]) == 0
+    assert "byte for byte" in capsys.readouterr().out
+    assert main([*command, "-n", "4"]) == 0 and "they were there already" in capsys.readouterr().out
+    Path("edited/a-b-grid.png").write_bytes(Path("photos/a.png").read_bytes())
+    assert main([*command, "-n", "4"]) == 2
+    assert "a-b-grid.png is there and was made otherwise" in capsys.readouterr().err
+    assert main([*command, "-n", "4", "--overwrite"]) == 0
+    assert len(read_png_metadata(Path("edited/a-b-grid.png"))) > 1
+
+
+@pytest.mark.parametrize(
+    ("args", "call"),
+    [
+        (["inpaint", "photos/a.png", "masks/a.png", "dog", "--feather", "1", "--guidance", "1.5"], "inpaint"),
+        (["outpaint", "photos/a.png", "dog", "--to", "14x9", "--method", "ddnm"], "outpaint"),
+        (["vary", "photos/a.png", "dog", "--strength", "0.4", "--solver", "ddpm"], "vary"),
+        (["blend", "photos/a.png", "photos/b.png", "dog", "--source", "cat", "-n", "2", "--steps", "2"], "blend"),
+    ],
+)
+def test_python_makes_the_same_files(run: str, args: list[str], call: str, capsys: Captured) -> None:
+    assert main([args[0], run, *args[1:], "--json"]) == 0
+    file = Path(json.loads(capsys.readouterr().out)["files"][0])
+    model, a, b, mask = load(run, device="cpu"), "photos/a.png", Path("photos/b.png"), "masks/a.png"
+    calls: dict[str, Callable[[], Edited]] = {
+        "inpaint": lambda: model.inpaint(a, mask, "dog", feather=1, guidance=1.5),
+        "outpaint": lambda: model.outpaint(a, "dog", to=(14, 9), method="ddnm"),
+        "vary": lambda: model.vary(a, "dog", strength=0.4, solver="ddpm"),
+        "blend": lambda: model.blend(a, b, "dog", source="cat", n=2, steps=2),
+    }
+    assert calls[call]().png(0) == file.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -152,14 +212,26 @@ def test_translate_makes_pictures_of_a_folder_and_goes_on(translator: str, capsy
         (["outpaint", "RUN", "photos/a.png", "--to", "five"], "such as 512x256, got 'five'"),
         (["vary", "RUN", "photos/a.png", "--source", "cat"], "encode the picture"),
         (["vary", "RUN", "empty"], "has no pictures"),
+        (["blend", "RUN", "photos/none.png", "photos/b.png"], "photos/none.png: no such file"),
+        (["blend", "RUN", "photos/a.png", "broken.png"], "broken.png: "),
+        (["blend", "RUN", "photos", "photos/b.png"], "photos is a folder; name a picture in it"),
+        (["blend", "RUN", "photos/a.png", "photos/b.png", "-n", "-1"], "n must be at least 1, got -1"),
+        (["blend", "RUN", "photos/a.png", "photos/b.png", "-n", "1"], "needs two pictures or more, got 1"),
+        (["blend", "RUN", "photos/a.png", "photos/b.png", "--solver", "ddpm"], "takes a solver without noise"),
+        (["blend", "RUN", "photos/a.png", "photos/b.png", "--strength", "1"], "unknown option '--strength'"),
+        (["blend", "RUN", "photos/a.png", "photos/b.png", "--source", "bird"], "bird"),
+        (["blend", "GAN", "photos/a.png", "photos/b.png"], "is a GAN, which has no pictures to edit"),
     ],
 )
 def test_bad_requests_are_one_line_and_nothing_is_written(
     run: str, capsys: Captured, args: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
+    Path("broken.png").write_bytes(Path("photos/a.png").read_bytes()[:60])
+    if "GAN" in args:
+        tiny_families.make_run(Path("gan"), "gan")
     before = sorted(Path().rglob("*"))
-    assert main([run if arg == "RUN" else arg for arg in args]) == 2
+    assert main([{"RUN": run, "GAN": "gan"}.get(arg, arg) for arg in args]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert sorted(Path().rglob("*")) == before

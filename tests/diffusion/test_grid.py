@@ -251,6 +251,20 @@ def test_below_walks_exactly_n_steps_from_the_angle_on_the_grids_own_levels(name
         assert torch.equal(found.alpha, own.alpha) and torch.equal(found.sigma, own.sigma)
 
 
+def test_below_a_little_noise_the_number_of_steps_is_found_by_halving():
+    tried: list[int] = []
+
+    def counted(schedule: Schedule, n: int) -> list[Level]:
+        tried.append(n)
+        return uniform(schedule, n)
+
+    levels = below(counted, 0.01)(RectifiedFlow(), 4)
+    fewest = max(tried[-1], 1)
+    assert len(levels) == 5 and len(tried) < 20 < fewest
+    clean = [level for level in uniform(RectifiedFlow(), fewest - 1) if float(level.angle) < 0.005 * math.pi]
+    assert len(clean) < 4
+
+
 def test_the_whole_strength_is_the_grid_and_none_is_refused():
     levels, own = below(uniform, 1.0)(RectifiedFlow(), 4), uniform(RectifiedFlow(), 4)
     assert all(torch.equal(a.alpha, b.alpha) for a, b in zip(levels, own, strict=True))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.noise import Between, SeededNoise, sample_rng
+from nirvana.diffusion.noise import Between, SeededNoise, angle_between, sample_rng, spherical
 
 F64 = torch.float64
 HALF, NEXT = Level.from_lam(0.0), Level.from_lam(0.7)
@@ -169,3 +169,22 @@ def test_on_the_way_between_two_noises_every_part_is_a_unit_normal_and_the_ends_
     # Even steps along the arc: the angle to the start grows with the part.
     likeness = float(torch.cosine_similarity(way[0][1], way[0][0], dim=0))
     assert likeness == pytest.approx(math.cos(0.15 * math.pi), abs=0.03)
+
+
+@pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.5, 0.99])
+def test_between_normals_that_are_alike_every_part_is_a_unit_normal(correlation: float):
+    start, other = (SeededNoise([seed], (40_000,), dtype=F64).initial() for seed in (1, 2))
+    end = correlation * start + math.sqrt(1 - correlation**2) * other
+    angle = angle_between(start, end)
+    assert float(angle) == pytest.approx(math.acos(correlation), abs=0.02)
+    parts = [0.0, 0.2, 0.5, 1.0]
+    way = spherical(start.expand(4, -1), end.expand(4, -1), parts, angle.expand(4))
+    assert torch.equal(way[0], start[0]) and torch.equal(way[3], end[0])
+    torch.testing.assert_close(way.std(1), torch.ones(4, dtype=F64), rtol=0.02, atol=0)
+    torch.testing.assert_close(angle_between(start, way[1:2]), 0.2 * angle, rtol=5e-3, atol=0)
+
+
+def test_between_equals_there_is_nothing_else_and_opposites_pass_through_nothing():
+    x = SeededNoise([1], (100,)).initial()
+    torch.testing.assert_close(spherical(x, x, [0.3], angle_between(x, x)), x)
+    torch.testing.assert_close(spherical(x, -x, [0.5], angle_between(x, -x)), torch.zeros_like(x))

@@ -72,6 +72,21 @@ def test_each_text_is_encoded_once_for_any_number_of_pictures(model: Model, enco
     assert encoded == [["a red circle"]]
 
 
+def test_a_blend_goes_from_the_text_of_one_picture_to_that_of_the_other(model: Model, encoded: list[list[str]]) -> None:
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)
+    texts = ("a red circle", "a blue square")
+    blend = model.blend(a, b, source=texts, n=3, steps=3, solver="ddim")
+    assert (blend.request.prompts, blend.request.to, blend.request.guidance) == (texts[:1], texts[1], 1.0)
+    assert {text for asked in encoded for text in asked} == set(texts)
+    for picture, text, end in ((a, texts[0], blend[0]), (b, texts[1], blend[2])):
+        alone = model.vary(picture, text, encode=True, source=text, guidance=1.0, steps=3, solver="ddim")[0]
+        assert np.abs(alone.pixels.astype(int) - end.pixels).max() <= 1
+    encoded.clear()
+    silent = model.blend(a, b, n=2, steps=2).request
+    assert (silent.prompts, silent.to, silent.guidance) == (("",), None, 0.0)
+    assert {text for asked in encoded for text in asked} <= {""}
+
+
 def test_guidance_is_between_the_prompt_and_the_null_or_the_negative(model: Model) -> None:
     def made(prompt: str, guidance: float, **more: Any) -> np.ndarray:
         request = model.request(prompt, n=2, steps=1, guidance=guidance, **more)

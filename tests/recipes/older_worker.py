@@ -1,4 +1,7 @@
-"""Kills trainings of a GAN or a VAE, continues each, and prints how they differ in the end (see train.crash_worker)."""
+"""Kills trainings of a GAN and a VAE, continues each, and prints how they differ in the end (see train.crash_worker).
+
+Both in one process: half of the time goes into importing torch.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +21,16 @@ from nirvana.data import open_data
 from nirvana.recipes.task import PictureBatches
 from nirvana.train.events import Event
 from nirvana.train.loop import train
-from tiny_families import made_task
+from tiny_families import FAMILIES, made_task
 from train.tiny import HOOKS, PLAN, open_run, outcome
 
-FAMILY = sys.argv[1]
 DATA = open_data("digits")
 
 
-def go(path: Path, deadly: tuple[str, int] | None = None) -> Iterator[Event]:
+def go(family: str, path: Path, deadly: tuple[str, int] | None = None) -> Iterator[Event]:
     """The training in `path`, begun or continued; killed in the loss of that phase at that number of images."""
     run = open_run(path)
-    task = made_task(FAMILY, PLAN)
+    task = made_task(family, PLAN)
     if deadly is not None:
         loss = task.loss
 
@@ -40,26 +43,27 @@ def go(path: Path, deadly: tuple[str, int] | None = None) -> Iterator[Event]:
     return train(task, PictureBatches(DATA, PLAN.seed, flip=True), run.plan, run, HOOKS)
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.fsync = lambda handle: None
-    crash.go = go  # type: ignore[assignment]
-    for _ in go(folder / "whole"):
+def problems(family: str, folder: Path) -> dict[str, list[str]]:
+    """How the trainings that were killed differ from the one that was not."""
+    crash.go = partial(go, family)  # type: ignore[assignment]
+    for _ in go(family, folder / "whole"):
         pass
     wanted = outcome(folder / "whole")
     assert wanted["finished"], "the training did not end"
     path = folder / "killed"
     found: dict[str, list[str]] = {}
-    for phase in [phase.name for phase in made_task(FAMILY, PLAN).phases]:
+    for phase in [phase.name for phase in made_task(family, PLAN).phases]:
         for images in (0, 24, 56):
-            code = crash.in_child(lambda: list(go(path, (phase, images))) and None)  # noqa: B023 - called at once
+            code = crash.in_child(lambda: list(go(family, path, (phase, images))) and None)  # noqa: B023 - called at once
             name = f"in the {phase} of {images}"
             found[name] = crash.different(path, wanted) if code == -signal.SIGKILL else [f"ended with {code}"]
     found |= crash.random_moments(path, wanted, 4)
     found |= crash.interrupts(path, wanted, 3)
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    main(Path(sys.argv[2]))
+    torch.set_num_threads(1)
+    os.fsync = lambda handle: None
+    print(json.dumps({family: problems(family, Path(sys.argv[1]) / family) for family in FAMILIES}))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +13,13 @@ from typing import TYPE_CHECKING
 from nirvana.files import Json, json_line
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    import numpy as np
+    from rich.progress import TaskID
+
+    from nirvana.cli.shown import Pictured
+
+BETWEEN_PREVIEWS = 0.5
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,18 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Generator[Bar]:
-        """A bar with the time left, on a terminal; elsewhere, and with --quiet or --json, nothing."""
+    def progress(self, what: str, total: int, unit: str, *, preview: bool = False) -> Generator[Bar]:
+        """A bar with the time left, on a terminal; elsewhere, and with --quiet or --json, nothing.
+
+        preview: above it the pictures that `Bar.update` is given, where the terminal has the colours for them.
+        """
         if self.quiet or self.json or not sys.stderr.isatty():
             yield Bar(None, None)
             return
         from rich.console import Console as Rich
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        from nirvana.cli.shown import Pictured, colourful
 
         columns = (
             TextColumn("{task.description}"),
@@ -60,21 +72,36 @@ class Console:
             TextColumn("{task.fields[extra]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Rich(stderr=True)) as progress:
-            yield Bar(progress, progress.add_task(what, total=total, extra=""))
+        rich = Rich(stderr=True)
+        preview = preview and colourful(rich)
+        # Drawing the pictures to the terminal takes time from making them.
+        with Pictured(*columns, console=rich, refresh_per_second=2 if preview else 10) as progress:
+            yield Bar(progress, progress.add_task(what, total=total, extra=""), preview)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Bar:
-    """A progress bar, or nothing where there is no terminal."""
+    """A progress bar, or nothing where there is no terminal. preview: whether it shows pictures."""
 
-    progress: Progress | None
+    progress: Pictured | None
     task: TaskID | None
+    preview: bool = False
+    clock: Callable[[], float] = time.monotonic
+    shown: float = -math.inf
 
-    def update(self, done: int, extra: str = "", total: int | None = None) -> None:
-        """So much is done (of a new `total`, where it is given); `extra` stands beside it."""
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=done, extra=extra, total=total)
+    def update(
+        self, done: int, extra: str = "", total: int | None = None, show: Callable[[], np.ndarray] | None = None
+    ) -> None:
+        """So much is done (of a new `total`, where it is given); `extra` stands beside it.
+
+        show: the pictures there are by now, which are made only when they are to be seen, at most twice a second.
+        """
+        if self.progress is None or self.task is None:
+            return
+        self.progress.update(self.task, completed=done, extra=extra, total=total)
+        if self.preview and show is not None and self.clock() - self.shown >= BETWEEN_PREVIEWS:
+            self.progress.pictures = show()
+            self.shown = self.clock()
 
 
 def duration(seconds: float) -> str:

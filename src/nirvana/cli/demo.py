@@ -54,12 +54,12 @@ def demo(
     outcome: Outcome | None = None
     steps = model.request().steps
     console.note(f"3. from noise to {recipe.PICTURES} pictures, in {steps} steps")
-    with console.progress("drawing", steps, "steps") as bar:
+    with console.progress("drawing", steps, "steps", preview=True) as bar:
         for event in recipe.show(model, seed):
             if isinstance(event, recipe.Outcome):
                 outcome = event
             else:
-                bar.update(event.step)
+                bar.update(event.step, show=lambda now=event: now.pictures)
     if outcome is not None:
         _tell(console, run, outcome, memory)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-if TYPE_CHECKING:
-    from nirvana.generate.changes import Changes
-    from nirvana.generate.model import Model
-    from nirvana.generate.request import SampleRequest
+from nirvana.generate import drawing
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How it is drawn. What is None is the run's recommendation."""
+class Drawing(drawing.Drawing):
+    """How it is drawn, and where it goes. What is None is the run's recommendation."""
 
     label: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:W][+...]", help_behavior_hint="")] = ()
     """class of what is new, or several with weights; repeat it for some that take turns"""
@@ -24,7 +21,7 @@ class Drawing:
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """steps that are really walked (what the run recommends)"""
     solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None
-    """how a step is made (what the run recommends)"""
+    """how a step is made (what the run recommends; where a picture is encoded dpmpp-2m)"""
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None
     """0 ignores the prompt or label, 1 follows it, more exaggerates it (what the run recommends)"""
     rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg"
@@ -41,22 +38,7 @@ class Drawing:
     """folder for the pictures: NAME.png, or NAME-000.png, NAME-001.png, ..."""
     overwrite: bool = False
     """replace pictures that are there, also the one that is edited"""
+    no_preview: bool = False
+    """show no pictures in the terminal while they are drawn"""
     device: Annotated[str, arg(metavar="NAME")] = "auto"
     """cpu, cuda, mps or auto"""
-
-    def request(self, model: Model, prompt: str | None, edit: Changes) -> SampleRequest:
-        """What is asked of `model`. Refused where it cannot do it."""
-        return model.request(
-            prompt,
-            label=self.label or None,
-            n=self.n,
-            steps=self.steps,
-            solver=self.solver,
-            guidance=self.guidance,
-            rule=self.rule,
-            negative=self.negative,
-            grid=self.grid,
-            seed=self.seed,
-            batch=self.batch,
-            edit=edit,
-        )

@@ -1,27 +1,16 @@
-"""`nirvana inpaint`, `nirvana outpaint`, `nirvana vary` and `nirvana translate`."""
+"""`nirvana inpaint`, `nirvana outpaint`, `nirvana vary`, `nirvana blend` and `nirvana translate`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from nirvana.cli.console import Console, duration
+from nirvana.cli import editing
+from nirvana.cli.console import Console
 from nirvana.cli.drawing import Drawing
 from nirvana.errors import Refused
-from nirvana.generate.changes import METHOD, TRANSLATED, Changes, Taken
-
-if TYPE_CHECKING:
-    from nirvana.generate.edits import Edit
-
-UNREAD = Taken(None, "")
-"""A picture that is still to be read: what else is wrong is refused before torch is imported."""
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+from nirvana.generate.changes import METHOD, TRANSLATED, UNREAD, Changes, blending, check_extent, varying
 
 
 def inpaint(
@@ -63,11 +52,10 @@ def inpaint(
         feather: pixels inside the mask over which the new fades in
         context: pixels of the rest that a window sees at least (a quarter of the canvas)
     """
-
     change = Changes(
         UNREAD, UNREAD, method=method, strength=strength, invert=invert, fit=fit, feather=feather, context=context or 0
     )
-    _all(console, model, image, mask, prompt, change, context, drawing)
+    editing.edit(console, model, image, mask, prompt, change, context, drawing)
 
 
 def outpaint(
@@ -106,12 +94,10 @@ def outpaint(
             repaint, replacement (learned where the model is, else langevin)
         context: pixels of what is known that a window sees at least (a quarter of the canvas)
     """
-    if (to is None) == (not any((left, right, top, bottom))):
-        raise Refused("say how far: with --left, --right, --top, --bottom, or with --to WxH")
     size = None if to is None else _size(to)
-
+    check_extent((left, right, top, bottom), size)
     change = Changes(UNREAD, left=left, right=right, top=top, bottom=bottom, method=method, context=context or 0)
-    _all(console, model, image, None, prompt, change, context, drawing, size)
+    editing.edit(console, model, image, None, prompt, change, context, drawing, size)
 
 
 def vary(
@@ -144,10 +130,46 @@ def vary(
         source: with --encode, what the picture shows now (nothing said)
         context: pixels of its neighbours that a window sees at least (a quarter of the canvas)
     """
-    level = (1.0 if encode else 0.6) if strength is None else strength
+    change = varying(strength, encode=encode, source=source)
+    editing.edit(console, model, image, None, prompt, change, context, drawing)
 
-    change = Changes(UNREAD, strength=level, encode=encode, source=source, context=context or 0)
-    _all(console, model, image, None, prompt, change, context, drawing)
+
+def blend(
+    console: Console,
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    first: Annotated[Positional[str], arg(metavar="A")],
+    last: Annotated[Positional[str], arg(metavar="B")],
+    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]", help_behavior_hint="")] = None,
+    *,
+    source: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT", help_behavior_hint="")] = (),
+    fit: bool = False,
+    animate: bool = False,
+    context: Annotated[int | None, arg(metavar="PX", help_behavior_hint="")] = None,
+    drawing: OmitArgPrefixes[Drawing] = Drawing(n=8),  # noqa: B008 - a frozen value
+) -> None:
+    """Go from one picture to another in N pictures, through the noises that the two are the pictures of.
+
+    Both are encoded along the flow backwards, and what lies between their noises is drawn: each picture on the way is
+    one the model may draw, and the ends are A and B, up to the error of the solver (more --steps bring them nearer) and
+    while --guidance is 1, as it is here unless you say otherwise. Writes DIR/A-B-000.png, ..., A-B-grid.png.
+
+    examples:
+      nirvana blend runs/flowers a.png b.png
+      nirvana blend runs/shapes a.png b.png --source "a red square" --source "a blue circle" -n 12 --animate
+      nirvana blend runs/flowers a.png b.png --steps 100
+
+    Args:
+        model: a run folder, the name of one in runs/, or a model of the zoo
+        first: the picture to begin with
+        last: the picture to end with
+        prompt: what all of them show (as --source, so that the ends are A and B); a label model takes the name of a
+            class
+        source: what A and B show, for both, or twice, for each its own (nothing said)
+        fit: scale and crop B to the size of A
+        animate: also write A-B-animation.webp, from the one to the other and back
+        context: pixels of its neighbours that a window sees at least (a quarter of the canvas)
+    """
+    editing.blend(console, model, first, last, prompt, blending(source, fit=fit), context, drawing, animate=animate)
 
 
 def translate(
@@ -172,7 +194,7 @@ def translate(
         image: a picture, or a folder of pictures
         prompt: what the new picture shows; a label model takes the name of a class
     """
-    _all(console, model, image, None, prompt, Changes(UNREAD, method=TRANSLATED), None, drawing)
+    editing.edit(console, model, image, None, prompt, Changes(UNREAD, method=TRANSLATED), None, drawing)
 
 
 def _size(written: str) -> tuple[int, int]:
@@ -180,112 +202,3 @@ def _size(written: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit()):
         raise Refused(f"--to takes a width and a height such as 512x256, got '{written}'")
     return int(width), int(height)
-
-
-def _all(
-    console: Console,
-    model: str,
-    image: str,
-    mask: str | None,
-    prompt: str | None,
-    change: Changes,
-    context: int | None,
-    drawing: Drawing,
-    size: tuple[int, int] | None = None,
-) -> None:
-    """Edit a picture, or all of a folder that are not edited yet."""
-    from nirvana.generate.edits import prepare_edit
-    from nirvana.generate.images import check_folder
-    from nirvana.generate.model import load
-
-    folder = check_folder(drawing.out)
-    pairs = _pairs(image, mask)
-    found = load(model, device=drawing.device)
-    started, made, kept = time.perf_counter(), list[Path](), 0
-    for number, (picture, hole) in enumerate(pairs):
-        ask = partial(drawing.request, found, prompt)
-        edit = prepare_edit(found, picture, hole, change=change, ask=ask, size=size, context=context)
-        paths = _targets(folder, picture, drawing)
-        todo = _todo(edit, paths, overwrite=drawing.overwrite)
-        if todo:
-            what = f"editing {number + 1} of {len(pairs)}" if len(pairs) > 1 else "editing"
-            _draw(console, edit, paths, todo, what)
-        else:
-            kept += 1
-        made += paths
-    new = len(pairs) - kept
-    took = duration(time.perf_counter() - started)
-    already = f", {kept} were there already" if kept else ""
-    console.result(
-        f"{new} picture{'s' if new != 1 else ''} edited in {folder} ({took}){already}",
-        {"out": str(folder), "files": [str(path) for path in made], "kept": kept},
-    )
-
-
-def _pairs(image: str, mask: str | None) -> list[tuple[Path, Path | None]]:
-    """The pictures to edit, each with its mask. Refused where there is none, or a mask is missing."""
-    at, hole = Path(image).expanduser(), None if mask is None else Path(mask).expanduser()
-    if not at.is_dir():
-        if hole is not None and hole.is_dir():
-            raise Refused(f"{hole} is a folder and {at} a picture; name one mask")
-        return [(at, hole)]
-    pictures = sorted(path for path in at.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not pictures:
-        raise Refused(f"{at} has no pictures ({', '.join(SUFFIXES)}); name a folder that has, or a picture")
-    if hole is None or not hole.is_dir():
-        return [(picture, hole) for picture in pictures]
-    masks = {path.stem: path for path in sorted(hole.iterdir()) if path.suffix.lower() in SUFFIXES}
-    lacking = [picture.name for picture in pictures if picture.stem not in masks]
-    if lacking:
-        raise Refused(f"{hole} has no mask for {lacking[0]} ({len(lacking)} lack one); give it the name of its picture")
-    return [(picture, masks[picture.stem]) for picture in pictures]
-
-
-def _targets(folder: Path, picture: Path, drawing: Drawing) -> list[Path]:
-    """Where the variants of a picture go. Refused where that is the picture itself, unless it may be overwritten."""
-    digits = max(3, len(str(drawing.n - 1)))
-    names = [picture.stem] if drawing.n == 1 else [f"{picture.stem}-{i:0{digits}d}" for i in range(drawing.n)]
-    paths = [folder / f"{name}.png" for name in names]
-    for path in paths:
-        if path.exists() and path.samefile(picture) and not drawing.overwrite:
-            raise Refused(f"{path} is the picture that is edited; choose another --out, or add --overwrite")
-    return paths
-
-
-def _todo(edit: Edit, paths: Sequence[Path], *, overwrite: bool) -> list[range]:
-    """The batches of which a picture is not there yet. Refused where something else has its name."""
-    from nirvana.generate.edits import edit_record
-    from nirvana.modality.png import read_png_metadata
-
-    missing, origin = list[range](), edit.origin
-    for batch in edit.request.batches():
-        found = [i for i in batch if paths[i].exists()]
-        for i in () if overwrite else found:
-            try:
-                same = read_png_metadata(paths[i]) == edit_record(i, edit.request, origin)
-            except Refused:
-                same = False
-            if not same:
-                raise Refused(f"{paths[i]} is there and was made otherwise; choose another --out, or add --overwrite")
-        if overwrite or len(found) < len(batch):
-            missing.append(batch)
-    return missing
-
-
-def _draw(console: Console, edit: Edit, paths: Sequence[Path], todo: Sequence[range], what: str) -> None:
-    """Draw the batches that are to do; each picture is written, whole, when its batch is done."""
-    from nirvana.files import explained, write_bytes
-    from nirvana.generate.editing import EditPreview
-    from nirvana.generate.edits import edit_record
-
-    batches, origin, done = iter(todo), edit.origin, 0
-    with console.progress(what, edit.steps(todo), "steps") as bar:
-        for event in edit.run(todo):
-            if isinstance(event, EditPreview):
-                done += 1
-                bar.update(done)
-                continue
-            with explained(paths[0].parent, "make room, or choose another --out"):
-                paths[0].parent.mkdir(parents=True, exist_ok=True)
-                for i, photo in zip(next(batches), event, strict=True):
-                    write_bytes(paths[i], photo.png(edit_record(i, edit.request, origin)))

@@ -51,6 +51,7 @@ def generate(
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
     compile: bool = False,
     animate: bool = False,
+    no_preview: bool = False,
     verbose: bool = False,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
 ) -> None:
@@ -93,6 +94,7 @@ def generate(
         engine: torch, or one that `nirvana export` wrote: openvino, onnx, aoti
         compile: compile the network first, which takes minutes and pays off on a GPU
         animate: also write animation.webp, from noise to pictures; with --to, from the one to the other
+        no_preview: show no pictures in the terminal while they are drawn
         verbose: say where the time went: imports, model, texts, sampling, writing
         device: cpu, cuda, mps or auto
     """
@@ -160,7 +162,7 @@ def generate(
     watch.lap("texts")
     started = time.perf_counter()
     with watch.apart(found.parts.conditioner, "texts"):
-        images, frames = run(console, found, request, animate)
+        images, frames = run(console, found, request, animate, preview=not no_preview)
     seconds = time.perf_counter() - started
     watch.lap("sampling")
     paths = images.save(folder)
@@ -246,22 +248,24 @@ def settled(console: Console, model: Model, request: SampleRequest) -> SampleReq
         return model.settled(request, lambda done, total: bar.update(done, total=total))
 
 
-def run(console: Console, model: Model, request: SampleRequest, animate: bool) -> tuple[Images, list[Picture]]:
-    """The pictures, with a progress bar, and the frames of the animation where it is asked for."""
+def run(
+    console: Console, model: Model, request: SampleRequest, animate: bool, preview: bool
+) -> tuple[Images, list[Picture]]:
+    """The pictures, with a progress bar and a `preview`, and the frames of the animation where it is asked for."""
     from nirvana.generate.animate import Recorder, there_and_back
     from nirvana.generate.model import Preview
 
     recorder = Recorder(request) if animate and not request.way else None
     batches = len(request.batches())
-    with console.progress("generating", batches * request.steps, "steps") as bar:
+    with console.progress("generating", batches * request.steps, "steps", preview=preview) as bar:
 
-        def watched(preview: Preview) -> Preview:
-            bar.update(preview.batch.start // request.batch * request.steps + preview.step)
+        def watched(now: Preview) -> Preview:
+            bar.update(now.batch.start // request.batch * request.steps + now.step, show=lambda: now.pictures)
             if recorder is not None:
-                recorder.add(preview)
-            return preview
+                recorder.add(now)
+            return now
 
         images = model.gather(request, map(watched, model.stream(request)))
     if animate and request.way:
-        return images, there_and_back(images)
+        return images, there_and_back(images.array)
     return images, [] if recorder is None else recorder.frames()

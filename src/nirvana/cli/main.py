@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "outpaint": ("nirvana.cli.edit", "extend a picture beyond its border"),
     "translate": ("nirvana.cli.edit", "make pictures of others, by a model that was trained on pairs"),
     "vary": ("nirvana.cli.edit", "draw a picture again, changed as much as you say"),
+    "blend": ("nirvana.cli.edit", "go from one picture to another, through what lies between their noises"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),
     "evaluate": ("nirvana.cli.evaluate", "measure what a model draws, with intervals and a report"),
     "compare": ("nirvana.cli.compare", "put evaluated runs side by side"),

@@ -27,6 +27,14 @@ MAX_PIXELS = 2**27
 LARGE_PIXELS = 2**24
 """Pictures with more pixels are decoded one at a time, so that memory stays bounded."""
 
+EXTENSIONS = frozenset(
+    (
+        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".avifs", ".heic", ".heif"),
+    )
+)
+"""How the names of files end that claim to be pictures."""
+
 _large = threading.Lock()
 _WANTED = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 _EXIF_ORIENTATION = 0x0112

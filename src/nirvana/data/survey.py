@@ -12,15 +12,11 @@ from nirvana.data.captions import annotate
 from nirvana.data.collection import Found, Scan, Words
 from nirvana.data.dataset import Rejection
 from nirvana.data.decisions import Decisions
-from nirvana.data.decode import Header, PictureError, read_header, reason
+from nirvana.data.decode import EXTENSIONS, Header, PictureError, read_header, reason
 from nirvana.data.labelling import Labelling, label, label_by
 from nirvana.data.parallel import parallel
 from nirvana.errors import Refused
 
-_EXTENSIONS = {
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".avifs", ".heic", ".heif"),
-}
 _CONTAINERS = {".zip", ".tar", ".tgz", ".gz", ".npy", ".npz", ".parquet"}
 _EXAMPLES = 3
 
@@ -133,7 +129,7 @@ def _labelling(
 
 def _probe(file: Found) -> Header | str:
     """The header of a picture; else why it is unreadable, or "" for a file that does not claim to be a picture."""
-    claims = PurePosixPath(file.name).suffix.casefold() in _EXTENSIONS
+    claims = PurePosixPath(file.name).suffix.casefold() in EXTENSIONS
     if file.size == 0:
         return "an empty file" if claims else ""
     try:

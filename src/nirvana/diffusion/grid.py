@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -143,11 +144,23 @@ def below(grid: Grid, strength: float) -> Grid:
     def lower(schedule: Schedule, n: int) -> list[Level]:
         if strength == 1:
             return grid(schedule, n)
-        first, steps, less = Level.from_angle(float64(strength * math.pi / 2)), _count(n), list[Level]()
-        while len(less) < n:
-            less = [level for level in grid(schedule, steps) if bool(level.ratio < first.ratio)]
-            steps += 1
-        return rewalked([first, *less[-n:]])
+        first = Level.from_angle(float64(strength * math.pi / 2))
+
+        def less(steps: int) -> list[Level]:
+            return [level for level in grid(schedule, steps) if bool(level.ratio < first.ratio)]
+
+        def enough(steps: int) -> bool:
+            try:
+                return len(less(steps)) >= n
+            except ValueError:  # more than the grid has: where no fewer are enough, it says so below
+                return True
+
+        steps = _count(n)
+        while not enough(steps):
+            steps *= 2
+        few = max(n, steps // 2)
+        steps = few + bisect_left(range(few, steps), True, key=enough)
+        return rewalked([first, *less(steps)[-n:]])
 
     return lower
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nirvana.diffusion.level import Level
@@ -109,33 +110,51 @@ class SeededNoise:
 
 
 class Between:
-    """Noise on the way from one to another: cos(pi/2 part) start + sin(pi/2 part) end, one part in 0..1 per item.
+    """Noise on the way from one to another, `spherical` of independent ones: cos(pi/2 part) start + sin(pi/2 part) end.
 
     Where the two are independent this is as normal as they are at every part, with all their covariances: every state
-    on the way is one that the model may meet. The ends are exact.
+    on the way is one that the model may meet. parts: in 0..1, one per item; the ends are exact.
     """
 
     def __init__(self, start: Noise, end: Noise, parts: Sequence[float]) -> None:
-        self._start, self._end = start, end
-        self._weights = [
-            (math.cos(math.pi / 2 * part) if part < 1 else 0.0, math.sin(math.pi / 2 * part)) for part in parts
-        ]
+        self._start, self._end, self._parts = start, end, parts
 
     def initial(self) -> Tensor:
         """The unit normal a trajectory starts from, the same at every call."""
-        return self._mixed(self._start.initial(), self._end.initial())
+        return spherical(self._start.initial(), self._end.initial(), self._parts)
 
     def path(self, now: Level, nxt: Level) -> Tensor:
         """(W(s_nxt) - W(s_now))/sqrt|s_nxt - s_now| of the path that is mixed alike."""
-        return self._mixed(self._start.path(now, nxt), self._end.path(now, nxt))
+        return spherical(self._start.path(now, nxt), self._end.path(now, nxt), self._parts)
 
     def fresh(self, key: Key) -> Tensor:
         """A unit normal independent of all else, the same for the same key."""
-        return self._mixed(self._start.fresh(key), self._end.fresh(key))
+        return spherical(self._start.fresh(key), self._end.fresh(key), self._parts)
 
-    def _mixed(self, start: Tensor, end: Tensor) -> Tensor:
-        of_start, of_end = start.new_tensor(self._weights).view(-1, 2, *[1] * (start.ndim - 1)).unbind(1)
-        return of_start * start + of_end * end
+
+def spherical(
+    start: Float[Tensor, "b *s"],
+    end: Float[Tensor, "b *s"],
+    parts: Sequence[float],
+    angle: Float[Tensor, " b"] | float = math.pi / 2,
+) -> Float[Tensor, "b *s"]:
+    """(sin((1 - part) angle) start + sin(part angle) end)/sin(angle), a part in 0..1 for each item; the ends are exact.
+
+    Of unit normals with the correlation cos(angle) this is a unit normal at every part; independent ones, the default,
+    have pi/2. Source: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
+    """
+    along = torch.tensor(parts, dtype=torch.float64)
+    # Where sin(angle) is 0 the limit of equal ends is the straight line; opposite ones have none, and go through 0.
+    a = torch.as_tensor(angle, dtype=torch.float64, device="cpu").clamp(1e-7, math.pi - 1e-3)
+    weights = torch.stack([torch.sin((1 - along) * a), torch.sin(along * a)], 1) / torch.sin(a).reshape(-1, 1)
+    of_start, of_end = weights.to(start).view(-1, 2, *[1] * (start.ndim - 1)).unbind(1)
+    return of_start * start + of_end * end
+
+
+def angle_between(start: Float[Tensor, "b *s"], end: Float[Tensor, "b *s"]) -> Float[Tensor, " b"]:
+    """The angle of each item of `start` to that of `end`, in 0..pi: arccos <start, end>/(|start| |end|)."""
+    a, b = start.flatten(1).double(), end.flatten(1).double()
+    return torch.cosine_similarity(a, b, dim=1).clamp(-1, 1).acos()
 
 
 class BrownianPath:

@@ -79,6 +79,15 @@ class Photo:
             return np.repeat(plain, 3, axis=2)
         return np.asarray(Image.fromarray(plain).convert("L"))[..., None]
 
+    @property
+    def seen(self) -> UInt8[np.ndarray, "h w c"]:
+        """The pixels in 8 bits, as they are seen on white."""
+        plain = self.bytes(self.pixels.shape[2])
+        if self.alpha is None:
+            return plain
+        share = self.alpha[..., None] / self.most
+        return np.rint(share * plain + (1 - share) * _PLAIN).astype(np.uint8)
+
     def edited(self, new: UInt8[np.ndarray, "h w c"], share: Float[np.ndarray, "h w"]) -> Photo:
         """Where `share` > 0 pixels become share * new + (1 - share) * old, rounded; elsewhere they stay, to the bit.
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from nirvana.generate.images import Images, layout
+from nirvana.generate.images import layout
 from nirvana.generate.preview import Preview, to_bytes
 from nirvana.generate.request import SampleRequest
 from nirvana.modality.image import grid
@@ -37,7 +37,7 @@ class Recorder:
         return [layout(np.concatenate(parts), self._request) for _, parts in sorted(self._frames.items())]
 
 
-def there_and_back(images: Images) -> list[Image.Image]:
-    """The pictures on the way from one prompt to another as frames, and back again."""
-    frames = [grid(images.array[i : i + 1]) for i in range(len(images))]
+def there_and_back(pictures: UInt8[np.ndarray, "n h w c"]) -> list[Image.Image]:
+    """The pictures on the way from one to another as frames, and back again."""
+    frames = [grid(pictures[i : i + 1]) for i in range(len(pictures))]
     return [*frames, *frames[-2:0:-1]]

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nirvana.diffusion.denoiser import Cond, Denoiser
-from nirvana.diffusion.inpaint import DDNM, Method, Observed, inpainted
-from nirvana.diffusion.level import Level, rewalked
+from nirvana.diffusion.inpaint import Method, Observed, inpainted
+from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.solver import Solver
 from nirvana.diffusion.solver.protocol import Step
 
-Walk = tuple[Tensor, Iterator[Step]]
-"""x at the first level, and the steps from there."""
+
+class Moment(NamedTuple):
+    """A step as it is shown: x before it, what the model believed on the way, and x after it."""
+
+    before: Float[Tensor, "b *s"]
+    x0: Float[Tensor, "b *s"]
+    x: Float[Tensor, "b *s"]
 
 
 @runtime_checkable
@@ -27,9 +33,16 @@ class Beginning(Protocol):
 
     def __call__(
         self, denoiser: Denoiser, levels: Sequence[Level], solver: Solver[object], cond: Cond, noise: Noise
-    ) -> Walk:
-        """The walk of a batch."""
+    ) -> Iterator[Moment]:
+        """The walk of a batch: first the steps of encoding, where there are any, then one to each of the levels."""
         ...
+
+
+def moments(x: Float[Tensor, "b *s"], steps: Iterator[Step]) -> Iterator[Moment]:
+    """The steps of a trajectory that begins at x."""
+    for step in steps:
+        yield Moment(x, step.prediction.x0, step.x)
+        x = step.x
 
 
 class FromNoise:
@@ -37,43 +50,34 @@ class FromNoise:
 
     def __call__(
         self, denoiser: Denoiser, levels: Sequence[Level], solver: Solver[object], cond: Cond, noise: Noise
-    ) -> Walk:
+    ) -> Iterator[Moment]:
         """x = sigma * noise, and the plain trajectory."""
         x = start(noise, levels[0])
-        return x, trajectory(denoiser, x, levels, solver, cond=cond, noise=noise)
+        return moments(x, trajectory(denoiser, x, levels, solver, cond=cond, noise=noise))
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
     """A window of pictures: y is clean, in the space of the model; `known` is what of it stays, broadcast to y.
 
-    beside: another picture that they are drawn from, for a model of pairs.
+    end: where the pictures lie on the way from y to another, that one, with the same known part. beside: another
+    picture that they are drawn from, for a model of pairs.
     """
 
     y: Float[Tensor, "b c *s"]
     known: Bool[Tensor, "..."]
+    end: Float[Tensor, "b c *s"] | None = None
     beside: Float[Tensor, "1 d *s"] | None = None
+
+    def to(self, device: torch.device) -> Canvas:
+        """The same there."""
+        end, beside = (None if one is None else one.to(device) for one in (self.end, self.beside))
+        return Canvas(self.y.to(device), self.known.to(device), end, beside)
 
     @property
     def observed(self) -> Observed:
         """What stays."""
         return Observed(self.y, self.known)
-
-
-def walked(
-    canvas: Canvas,
-    method: Method,
-    denoiser: Denoiser,
-    x: Float[Tensor, "b *s"],
-    levels: Sequence[Level],
-    solver: Solver[object],
-    cond: Cond,
-    noise: Noise,
-) -> Iterator[Step]:
-    """The trajectory that agrees with what is known; the plain one where nothing is."""
-    if not bool(canvas.known.any()):
-        return trajectory(denoiser, x, levels, solver, cond=cond, noise=noise)
-    return inpainted(method, denoiser, x, canvas.observed, levels, solver, cond=cond, noise=noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,36 +90,14 @@ class OnCanvas:
 
     def __call__(
         self, denoiser: Denoiser, levels: Sequence[Level], solver: Solver[object], cond: Cond, noise: Noise
-    ) -> Walk:
+    ) -> Iterator[Moment]:
         """x = alpha y + sigma eps where y is known, or everywhere unless `whole`."""
         if self.whole:
             x = self.canvas.observed.begun(noise, levels[0])
         else:
             alpha, sigma = levels[0].like(self.canvas.y)
             x = alpha * self.canvas.y + sigma * noise.initial().to(self.canvas.y)
-        return x, walked(self.canvas, self.method, denoiser, x, levels, solver, cond, noise)
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """What is free is drawn anew from the noise that y is the picture of, so that its composition stays.
-
-    source, source_cond: the denoiser that y is encoded with, unguided: the flow backwards, from the last level with
-    noise to the first (Song et al. 2021, section 4.3). y stands in for x at the former.
-    Beside known parts `DDNM` draws: other methods replace the noise.
-    """
-
-    canvas: Canvas
-    source: Denoiser
-    source_cond: Cond
-
-    def __call__(
-        self, denoiser: Denoiser, levels: Sequence[Level], solver: Solver[object], cond: Cond, noise: Noise
-    ) -> Walk:
-        """x is the end of the flow from y; a deterministic solver then comes back to y where nothing else changes."""
-        x = levels[-2].like(self.canvas.y).alpha * self.canvas.y
-        rising = rewalked(levels[-2::-1])
-        if len(rising) > 1:
-            for step in trajectory(self.source, x, rising, solver, cond=self.source_cond, noise=noise):
-                x = step.x
-        return x, walked(self.canvas, DDNM(), denoiser, x, levels, solver, cond, noise)
+        if not bool(self.canvas.known.any()):
+            return moments(x, trajectory(denoiser, x, levels, solver, cond=cond, noise=noise))
+        observed = self.canvas.observed
+        return moments(x, inpainted(self.method, denoiser, x, observed, levels, solver, cond=cond, noise=noise))

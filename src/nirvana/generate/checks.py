@@ -62,3 +62,19 @@ def check_fields(what: str, fields: Mapping[str, object], kind: type[Any]) -> No
     for name in known:
         if name not in fields:
             raise Refused(f"{what} lacks its field '{name}'; it is damaged or edited")
+
+
+Since = Mapping[int, Mapping[str, object]]
+"""The fields that came with a version, and what things from before it mean."""
+
+
+def later(since: Since, version: int) -> dict[str, object]:
+    """The fields that `version` does not have yet, and what it means there."""
+    return {name: value for number, added in since.items() if number > version for name, value in added.items()}
+
+
+def check_later(what: str, of: object, since: Since, version: int) -> None:
+    """Refused, calling it `what`, where `of` says something that a request of `version` cannot."""
+    for name, value in later(since, version).items():
+        if getattr(of, name) != value:
+            raise Refused(f"{what} of version {version} has no '{name}'; make it of version {max(since)}")

@@ -19,7 +19,7 @@ from nirvana.diffusion.guidance import Rule
 from nirvana.diffusion.inpaint import DDNM, METHODS, Method
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.solver import Solver
-from nirvana.edit import Photo, Window, feathered, windows
+from nirvana.edit import Photo, Window, alike, faded, feathered, windows
 from nirvana.errors import Refused
 from nirvana.generate.beginning import Canvas
 from nirvana.generate.changes import METHOD, TRANSLATED, Changes
@@ -41,20 +41,31 @@ Fill = Callable[[range, Canvas, Sequence[int]], Iterator[Preview]]
 
 @dataclass(frozen=True, eq=False)
 class EditPreview:
-    """A step of an edit: `window` of `windows` (from 1), where it lies, and what is drawn there now."""
+    """A step of an edit: `window` of `windows` (from 1), where it lies, and what is drawn there now.
+
+    before: the pictures as they were when the window was begun; free: what of it is drawn.
+    """
 
     window: int
     windows: int
     place: Window
     drawing: Preview
+    before: UInt8[np.ndarray, "b h w c"]
+    free: Bool[np.ndarray, "tall wide"]
+
+    @property
+    def pictures(self) -> UInt8[np.ndarray, "b h w c"]:
+        """All of the pictures as they are now, as the model sees them."""
+        return _pasted(self.before, self.place, self.free, self.drawing.pictures)
 
 
 @dataclass(frozen=True, eq=False)
 class Editing:
     """An edit that is ready to go. photo: with its margins; share: (h, w), how much of each pixel is new.
 
-    outer: rows and columns that only fill a canvas larger than the picture, and are cut off at the end. beside: the
-    picture that a new one is drawn from, which `photo` then is no part of.
+    end: where the pictures lie between two, the other one, in the form of `photo`. outer: rows and columns that only
+    fill a canvas larger than the picture, and are cut off at the end. beside: the picture that a new one is drawn from,
+    which `photo` then is no part of.
     """
 
     photo: Photo
@@ -62,6 +73,7 @@ class Editing:
     order: tuple[Window, ...]
     outer: tuple[int, int]
     channels: int
+    end: Photo | None = None
     beside: UInt8[np.ndarray, "h w d"] | None = None
 
     @staticmethod
@@ -73,14 +85,22 @@ class Editing:
         size = shape[1], shape[2]
         beside = np.array(Photo(np.asarray(fit(to_rgb(photo.pil), shape[2]))).bytes(channels))
         blank = Photo(np.zeros((*size, shape[0]), np.uint8))
-        return Editing(blank, np.ones(size), (Window(0, 0, *size),), (0, 0), shape[0], beside)
+        return Editing(blank, np.ones(size), (Window(0, 0, *size),), (0, 0), shape[0], beside=beside)
 
     @staticmethod
-    def of(photo: Photo, mask: Float[np.ndarray, "h w"] | None, change: Changes, shape: Sequence[int]) -> Editing:
+    def of(
+        photo: Photo,
+        mask: Float[np.ndarray, "h w"] | None,
+        change: Changes,
+        shape: Sequence[int],
+        end: Photo | None = None,
+    ) -> Editing:
         """The edit `change` of `photo` on a canvas of `shape`, (C, H, W). mask: 1 is new; None: all, or the margins.
 
-        Refused where nothing is to change.
+        Refused where nothing is to change, or `end` has another size.
         """
+        if end is not None:
+            photo, end = alike(photo, end, fit=change.fit)
         margins, (height, width) = change.margins, photo.size
         inside = np.full(photo.size, 0.0 if any(margins) else 1.0) if mask is None else mask
         left, top, right, bottom = margins
@@ -91,10 +111,11 @@ class Editing:
             raise Refused("the mask is black everywhere, so nothing would change; white is what changes (--invert)")
         channels, tall, wide = shape
         outer = max(0, tall - share.shape[0]), max(0, wide - share.shape[1])
-        photo = photo.padded(left, top, right + outer[1], bottom + outer[0])
+        around = left, top, right + outer[1], bottom + outer[0]
         share = np.pad(share, ((0, outer[0]), (0, outer[1])), constant_values=1.0)
         order = windows(share > 0, (tall, wide), change.context)
-        return Editing(photo, share, tuple(order), outer, channels)
+        photo, end = photo.padded(*around), None if end is None else end.padded(*around)
+        return Editing(photo, share, tuple(order), outer, channels, end)
 
     def run(
         self,
@@ -107,50 +128,71 @@ class Editing:
 
         finished: the pictures of the last preview of a canvas, as a sampler has it.
         """
-        now = np.repeat(self.photo.bytes(self.channels)[None], len(batch), axis=0)
+        photos = [self.photo] if self.end is None else [self.photo, self.end]
+        now = [np.repeat(photo.bytes(self.channels)[None], len(batch), axis=0) for photo in photos]
         free = self.share > 0
         for number, window in enumerate(self.order):
             seeds = [_seed(request.seed_of(i), number) for i in batch]
-            canvas = _canvas(now[:, *window.slices], ~free[window.slices], self.beside)
+            inside = free[window.slices].copy()
+            canvas = _canvas([pictures[:, *window.slices] for pictures in now], ~inside, self.beside)
             last: Preview | None = None
             for last in fill(batch, canvas, seeds):
-                yield EditPreview(number + 1, len(self.order), window, last)
+                yield EditPreview(number + 1, len(self.order), window, last, now[0], inside)
             if last is None:
                 raise ValueError("a trajectory has at least one step")
             drawn = finished(last)
-            now[:, *window.slices] = np.where(free[window.slices][..., None], drawn, now[:, *window.slices])
+            now = [_pasted(pictures, window, inside, drawn) for pictures in now]
             free[window.slices] = False
-        yield [self._cut(self.photo.edited(picture, self.share)) for picture in now]
+        parts = [0.0 if self.end is None else request.share(i) for i in batch]
+        yield [self._finished(picture, part) for picture, part in zip(now[0], parts, strict=True)]
 
-    def _cut(self, photo: Photo) -> Photo:
+    def _finished(self, picture: UInt8[np.ndarray, "h w c"], part: float) -> Photo:
+        photo = self.photo if self.end is None else faded(self.photo, self.end, part)
+        photo = photo.edited(picture, self.share)
         height, width = (side - outer for side, outer in zip(photo.size, self.outer, strict=True))
         alpha = None if photo.alpha is None else photo.alpha[:height, :width]
         return Photo(photo.pixels[:height, :width], alpha, photo.profile)
 
 
-def _canvas(
+def _pasted(
     pictures: UInt8[np.ndarray, "b h w c"],
+    window: Window,
+    inside: Bool[np.ndarray, "tall wide"],
+    drawn: UInt8[np.ndarray, "b tall wide c"],
+) -> UInt8[np.ndarray, "b h w c"]:
+    """`pictures` with what is `drawn` inside a window."""
+    pictures = pictures.copy()
+    pictures[:, *window.slices] = np.where(inside[..., None], drawn, pictures[:, *window.slices])
+    return pictures
+
+
+def _canvas(
+    pictures: Sequence[UInt8[np.ndarray, "b h w c"]],
     known: Bool[np.ndarray, "h w"],
     beside: UInt8[np.ndarray, "h w d"] | None,
 ) -> Canvas:
+    y, *end = map(_encoded, pictures)
     other = None if beside is None else _encoded(beside[None])
-    return Canvas(_encoded(pictures), torch.from_numpy(known)[None, None], other)
+    return Canvas(y, torch.from_numpy(known)[None, None], *end, beside=other)
 
 
 def _encoded(pictures: UInt8[np.ndarray, "b h w c"]) -> Float[torch.Tensor, "b c h w"]:
     return Identity().encode(torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2))
 
 
-def seen(change: Changes, canvas: Canvas, concat: Concat | None, device: torch.device) -> Cond | None:
-    """What a model with this `concat` sees of `canvas` while it makes `change`, as its slot; None: nothing."""
+def seen(change: Changes, canvas: Canvas, concat: Concat | None) -> Cond | None:
+    """What a model with this `concat` sees of `canvas` while it makes `change`, as its slot; None: nothing.
+
+    It sees nothing of a picture that is encoded: what is drawn from its noise must meet the flow that led there.
+    """
     kind = BESIDE.get(parse("method", change.method).name)
-    if concat is None or kind is None:
+    if concat is None or kind is None or change.encode:
         return None
     if kind == MASKED:
-        return concat.slot(canvas.y.to(device), canvas.known)
+        return concat.slot(canvas.y, canvas.known)
     if canvas.beside is None:
         raise ValueError("a translation needs the picture that it draws from")
-    pictures = canvas.beside.to(device).expand(len(canvas.y), -1, -1, -1)
+    pictures = canvas.beside.expand(len(canvas.y), -1, -1, -1)
     return concat.slot(pictures, torch.ones(1, 1, 1, 1, dtype=torch.bool))
 
 
@@ -195,7 +237,7 @@ def check_edit(
     kind = BESIDE.get(parse("method", change.method).name)
     if kind is not None and (concat is None or concat.kind != kind):
         raise Refused(f"{where} {_TAUGHT[kind]}")
-    if rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
+    if not change.encode and rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
         raise Refused(
             f"the method '{change.method}' looks at pictures between steps, which cfg++ has no guidance for; use the"
             " method ddnm, or another rule"

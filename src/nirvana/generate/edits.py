@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from nirvana.edit import Photo, read_mask, read_photo
@@ -15,10 +16,12 @@ from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.changes import TRANSLATED, Changes, Taken
 from nirvana.generate.editing import CONTEXT, Editing, EditPreview, method_for
-from nirvana.generate.images import record
-from nirvana.generate.model import Model
+from nirvana.generate.filling import filling
+from nirvana.generate.images import layout, record, write_pictures
 from nirvana.generate.origin import Origin
 from nirvana.generate.request import SampleRequest
+from nirvana.generate.sampler import Sampler
+from nirvana.modality import png
 
 Picture = str | Path | Photo | Image.Image | np.ndarray
 """A file, or a picture from memory: uint8 or uint16, (h, w) or (h, w, 1 to 4)."""
@@ -26,9 +29,27 @@ Picture = str | Path | Photo | Image.Image | np.ndarray
 Mask = Float[np.ndarray, "h w"]
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """What an edit needs of a model."""
+
+    @property
+    def request(self) -> Callable[..., SampleRequest]:
+        """Makes a complete request, as `Sampler.request`."""
+        ...
+
+    def diffusion(self, which: str, what: str) -> Sampler:
+        """What samples with the weights `which`. Refused where it is no diffusion model, and so has no `what`."""
+        ...
+
+    def origin(self, request: SampleRequest) -> Origin:
+        """Where a picture of `request` comes from."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """The n pictures that came of one."""
+    """The n pictures that came of one, or of two. In a notebook they show as their grid."""
 
     photos: Sequence[Photo]
     request: SampleRequest
@@ -43,6 +64,20 @@ class Edited:
     def __iter__(self) -> Iterator[Photo]:
         return iter(self.photos)
 
+    @property
+    def pil(self) -> list[Image.Image]:
+        """The pictures as Pillow images, which have 8 bits."""
+        return [photo.pil for photo in self]
+
+    @property
+    def array(self) -> UInt8[np.ndarray, "n h w c"]:
+        """The pictures in 8 bits, as they are seen on white."""
+        return np.stack([photo.seen for photo in self])
+
+    def grid(self) -> Image.Image:
+        """All pictures side by side; a blend in one row."""
+        return layout(self.array, self.request)
+
     def metadata(self, i: int) -> dict[str, Json]:
         """The record of picture i."""
         return edit_record(i, self.request, self.origin)
@@ -51,6 +86,21 @@ class Edited:
         """Picture i as a PNG file with its record."""
         return self.photos[i].png(self.metadata(i))
 
+    def grid_png(self) -> bytes:
+        """The grid as a PNG file with its record."""
+        return png.to_png_bytes(np.asarray(self.grid()), grid_record(self.request, self.origin))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write 000.png, 001.png, ... and grid.png; a new folder appears complete or not at all.
+
+        In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
+        `folder` is a file or cannot be written.
+        """
+        return write_pictures(folder, [self.png(i) for i in range(len(self))], self.grid_png())
+
+    def _repr_png_(self) -> bytes:
+        return self.grid_png() if len(self) > 1 else self.png(0)
+
 
 def edit_record(i: int, request: SampleRequest, origin: Origin) -> dict[str, Json]:
     """What the file of picture i of an edit says about itself."""
@@ -58,17 +108,22 @@ def edit_record(i: int, request: SampleRequest, origin: Origin) -> dict[str, Jso
     return record({**own, "prompt": request.prompt(i)}, request, origin)
 
 
+def grid_record(request: SampleRequest, origin: Origin) -> dict[str, Json]:
+    """What the file of all pictures of an edit says about itself."""
+    return record({"kind": "grid"}, request, origin)
+
+
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """An edit of one picture by one model, checked and ready: iterate `run`, or take the `result`."""
+    """An edit of a picture, or a blend of two, by a model, checked and ready: iterate `run`, or take the `result`."""
 
-    model: Model
+    model: Draws
     request: SampleRequest
     editing: Editing
 
     def steps(self, batches: Sequence[range] | None = None) -> int:
         """How many previews come, in all batches (or only in `batches`) and windows."""
-        each = len(self.editing.order) * self.request.steps
+        each = len(self.editing.order) * self.request.walked
         return each * len(self.request.batches() if batches is None else batches)
 
     @property
@@ -79,7 +134,7 @@ class Edit:
     def run(self, batches: Sequence[range] | None = None) -> Iterator[EditPreview | list[Photo]]:
         """Every step, and the pictures of each batch when it is done."""
         sampler = self.model.diffusion(self.request.weights, "pictures to edit")
-        fill = sampler.filling(self.request)
+        fill = filling(sampler, self.request)
         for batch in self.request.batches() if batches is None else batches:
             yield from self.editing.run(fill, sampler.finished, self.request, batch)
 
@@ -95,16 +150,17 @@ class Edit:
 
 
 def prepare_edit(
-    model: Model,
+    model: Draws,
     picture: Picture,
     mask: Picture | None = None,
     *,
+    end: Picture | None = None,
     change: Changes,
     ask: Callable[[Changes], SampleRequest] | None = None,
     size: tuple[int, int] | None = None,
     context: int | None = None,
 ) -> Edit:
-    """The edit `change`, with this picture and mask in the place of its own.
+    """The edit `change`, with this picture, and this mask or end, in the place of its own.
 
     ask: the request of an edit, `lambda edit: model.request("a bee", n=4, edit=edit)`; None takes what the run
     recommends. size: (width, height) of the whole, with the picture in its middle. context: None is a quarter of the
@@ -114,11 +170,12 @@ def prepare_edit(
     parts = model.diffusion("ema", "pictures to edit").parts
     canvas, concat = parts.shape, parts.concat
     photo = as_photo(picture)
-    hole = None if mask is None else as_photo(mask)
+    hole, last = (None if taken is None else as_photo(taken) for taken in (mask, end))
     asked = replace(
         change if size is None else _in_the_middle(change, photo, size),
         picture=Taken.of(photo, _path(picture)),
         mask=None if hole is None else Taken.of(hole, _path(mask)),
+        end=None if last is None else Taken.of(last, _path(end)),
         context=min(canvas[1:]) // CONTEXT if context is None else context,
         method=method_for(change.method, concat),
     )
@@ -128,7 +185,7 @@ def prepare_edit(
     request = model.request(edit=asked) if ask is None else ask(asked)
     if asked.method == TRANSLATED and concat is not None:
         return Edit(model, request, Editing.translation(photo, canvas, concat.channels))
-    return Edit(model, request, Editing.of(photo, share, asked, canvas))
+    return Edit(model, request, Editing.of(photo, share, asked, canvas, last))
 
 
 def _in_the_middle(change: Changes, photo: Photo, size: tuple[int, int]) -> Changes:

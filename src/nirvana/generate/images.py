@@ -83,20 +83,30 @@ class Images:
         In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
         `folder` is a file or cannot be written.
         """
-        digits = max(3, len(str(len(self) - 1)))
-        contents = {f"{i:0{digits}d}.png": self.png(i) for i in range(len(self))}
-        contents["grid.png"] = self.grid_png()
-        folder = check_folder(folder)
-        with files.explained(folder, "make room, or choose another --out"):
-            if folder.is_dir():
-                for name, data in contents.items():
-                    files.write_bytes(folder / name, data)
-            else:
-                files.write_folder(folder, contents)
-        return [folder / name for name in contents]
+        return write_pictures(folder, [self.png(i) for i in range(len(self))], self.grid_png())
 
     def _repr_png_(self) -> bytes:
         return self.grid_png() if len(self) > 1 else self.png(0)
+
+
+def write_pictures(folder: str | Path, pictures: Sequence[bytes], grid: bytes) -> list[Path]:
+    """Write PNG files as 000.png, 001.png, ... and grid.png; the paths. See `Images.save`."""
+    names = [*numbered("", len(pictures)), "grid.png"]
+    contents = dict(zip(names, [*pictures, grid], strict=True))
+    folder = check_folder(folder)
+    with files.explained(folder, "make room, or choose another --out"):
+        if folder.is_dir():
+            for name, data in contents.items():
+                files.write_bytes(folder / name, data)
+        else:
+            files.write_folder(folder, contents)
+    return [folder / name for name in contents]
+
+
+def numbered(before: str, count: int) -> list[str]:
+    """The names of `count` pictures: 000.png, 001.png, ..., each after what stands `before` it."""
+    digits = max(3, len(str(count - 1)))
+    return [f"{before}{i:0{digits}d}.png" for i in range(count)]
 
 
 def layout(array: UInt8[np.ndarray, "n h w c"], request: SampleRequest) -> Image.Image:

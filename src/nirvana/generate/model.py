@@ -15,6 +15,7 @@ from nirvana.diffusion.guidance import RULES
 from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
+from nirvana.generate.editable import Editable
 from nirvana.generate.family import ARTICLES, Parts, check_diffusion, family_of, model_parts
 from nirvana.generate.grids import NAMES, SEARCHED
 from nirvana.generate.images import Images
@@ -44,8 +45,9 @@ class _Loaded(NamedTuple):
     images: int
 
 
-class Model:
-    """A model of a run folder. Make one with `load`; then `generate`, or `stream` for previews at every step.
+class Model(Editable):
+    """A model of a run folder. Make one with `load`; then `generate`, or `stream` for previews at every step; or edit
+    pictures: `inpaint`, `outpaint`, `vary`, `blend`.
 
     parts: the model with its averaged weights; labels, request, check: those of its `Sampler`.
     """

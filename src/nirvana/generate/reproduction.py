@@ -17,8 +17,8 @@ from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.changes import Changes, Taken
 from nirvana.generate.checks import whole
-from nirvana.generate.edits import edit_record, prepare_edit
-from nirvana.generate.images import RECORD, Images, layout, record
+from nirvana.generate.edits import Edit, edit_record, prepare_edit
+from nirvana.generate.images import RECORD, Images
 from nirvana.generate.model import Classifiers, Model, load
 from nirvana.generate.request import SampleRequest
 from nirvana.modality import png
@@ -71,9 +71,7 @@ def reproduce(
                 f" after {images.images}); name a copy of the run as it was with --model"
             )
         if kind == "grid":
-            made = found.gather(request, found.stream(request))
-            array, own = np.asarray(layout(made.array, request)), cast("dict[str, Json]", {"kind": "grid"})
-            data = png.to_png_bytes(array, record(own, request, images))
+            array, data = (_whole_grid if request.edit is None else _edited_grid)(found, request)
         else:
             index = whole(f"{file}: index", saved.get("index"), least=0, most=request.n - 1)
             array, data = (_edited if kind == "edit" else _picture)(found, request, index)
@@ -96,15 +94,34 @@ def _picture(model: Model, request: SampleRequest, index: int) -> tuple[UInt8[np
     return picture, png.to_png_bytes(picture, images.metadata(index))
 
 
+def _whole_grid(model: Model, request: SampleRequest) -> tuple[UInt8[np.ndarray, "..."], bytes]:
+    """The grid of all pictures, and its file."""
+    images = model.gather(request, model.stream(request))
+    return np.asarray(images.grid()), images.grid_png()
+
+
 def _edited(model: Model, request: SampleRequest, index: int) -> tuple[np.ndarray, bytes]:
-    """Picture `index` of an edit of a picture that is where it was, made in the batch it was made in."""
-    change = cast(Changes, request.edit)
-    picture, mask = (None if taken is None else _unchanged(taken) for taken in (change.picture, change.mask))
-    edit = prepare_edit(model, cast(Path, picture), mask, change=change, ask=lambda _: request, context=change.context)
+    """Picture `index` of an edit, made in the batch it was made in."""
     batch = request.batches()[index // request.batch]
-    *_, photos = edit.run([batch])
+    *_, photos = _edit(model, request).run([batch])
     photo = cast("list[Photo]", photos)[index - batch.start]
     return photo.layers, photo.png(edit_record(index, request, model.origin(request)))
+
+
+def _edited_grid(model: Model, request: SampleRequest) -> tuple[UInt8[np.ndarray, "..."], bytes]:
+    """The grid of all pictures of an edit, and its file."""
+    result = _edit(model, request).result()
+    return np.asarray(result.grid()), result.grid_png()
+
+
+def _edit(model: Model, request: SampleRequest) -> Edit:
+    """The edit of pictures that are where they were."""
+    change = cast(Changes, request.edit)
+    begun = (change.picture, change.mask, change.end)
+    picture, mask, end = (None if taken is None else _unchanged(taken) for taken in begun)
+    return prepare_edit(
+        model, cast(Path, picture), mask, end=end, change=change, ask=lambda _: request, context=change.context
+    )
 
 
 def _unchanged(taken: Taken) -> Path:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.changes import Changes
-from nirvana.generate.checks import SEEDS, check_fields, entries, flag, number, text, whole
+from nirvana.generate.checks import SEEDS, Since, check_fields, check_later, entries, flag, later, number, text, whole
 from nirvana.generate.moment import moment
 from nirvana.generate.named import parse
 
-VERSION = 6
+VERSION = 7
 MOST_STEPS = 100_000
 WEIGHTS = ("ema", "raw")
 PRECISIONS = ("float32", "bfloat16")
 ENGINES = ("torch", "openvino", "onnx", "aoti")
 
-_SINCE: Mapping[int, Mapping[str, object]] = {
+_SINCE: Since = {
     2: {"guidance_interval": None, "precision": "float32", "engine": "torch"},
     3: {"rule": "cfg", "negative": None, "autoguidance": None, "classifier": None},
     4: {"prompts": (), "to": None},
     5: {"to_seed": None},
     6: {"edit": None},
+    7: {},  # the end of an edit
 }
-"""The fields that came with a version, and what requests from before it mean."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class SampleRequest:
     rule: how strong and weak make one x0, a name of `RULES` with its numbers ("apg:eta=0"). The weak branch is the
     model without a condition, or with the label or prompt `negative`, or as it was at the moment `autoguidance` of its
     training ("1/8", or images). classifier: name and scale of one that steers as well ("fashion:scale=2").
-    edit: the pictures are this one, changed; None: they are new.
+    edit: the pictures are this one, changed, or lie between two, from the one to the other; None: they are new.
     version: as which the request is written; an old one has none of the fields that came later.
     Raises Refused on every value out of range.
     """
@@ -108,33 +107,39 @@ class SampleRequest:
                 f"the engine '{self.engine}' runs the averaged weights in the precision of its export; leave weights at"
                 " 'ema' and precision at 'float32', or use the engine 'torch'"
             )
-        if self.edit is not None and self.way:
-            raise Refused("an edit has no way to go to another prompt or seed; leave `to` out")
-        for name, value in self._later().items():
-            if getattr(self, name) != value:
-                raise Refused(f"a request of version {self.version} has no '{name}'; make it of version {VERSION}")
+        check_later("a request", self, _SINCE, self.version)
+        if self.edit is not None:
+            self.edit.check_version(self.version)
 
     def _check_way(self) -> None:
         if self.to is not None:
             _prompt("to", self.to)
+        if self.edit is not None and (self.to_seed is not None or (self.to is not None and not self.blends)):
+            raise Refused("an edit has no way to go to another prompt or seed; leave `to` out")
         if self.to_seed is not None and whole("to_seed", self.to_seed, least=0) == self.seed:
             raise Refused(f"the way from seed {self.seed} leads to the same seed; give another one")
         if self.way and self.n < 2:
-            end = f"seed {self.to_seed}" if self.to is None else f"'{self.to}'"
+            end = "another picture" if self.blends else f"seed {self.to_seed}" if self.to is None else f"'{self.to}'"
             raise Refused(f"the way to {end} needs two pictures or more, got {self.n}; give n, such as 8")
+
+    @property
+    def blends(self) -> bool:
+        """Whether the pictures lie between two that are there."""
+        return self.edit is not None and self.edit.end is not None
 
     @property
     def way(self) -> bool:
         """Whether the pictures lead from one to another."""
-        return self.to is not None or self.to_seed is not None
+        return self.blends or self.to is not None or self.to_seed is not None
 
     def share(self, i: int) -> float:
         """How far along its way picture i lies: 0 at the first, 1 at the last."""
         return i / (self.n - 1)
 
-    def _later(self) -> dict[str, object]:
-        """What this request's version does not have yet, and what it means there."""
-        return {name: value for since in _SINCE if since > self.version for name, value in _SINCE[since].items()}
+    @property
+    def walked(self) -> int:
+        """The steps that a picture takes in all: `steps`, and those of encoding what is edited."""
+        return self.steps if self.edit is None else self.edit.walked(self.steps)
 
     def label(self, i: int) -> str | None:
         """The class name of picture i; None for a model without classes."""
@@ -163,18 +168,16 @@ class SampleRequest:
             "prompts": list(self.prompts),
             "guidance": float(self.guidance),
             "guidance_interval": None if interval is None else [float(ratio) for ratio in interval],
-            "edit": None if self.edit is None else self.edit.to_json(),
+            "edit": None if self.edit is None else self.edit.to_json(self.version),
         }
-        return {name: value for name, value in fields.items() if name not in self._later()}
+        return {name: value for name, value in fields.items() if name not in later(_SINCE, self.version)}
 
     @staticmethod
     def from_json(value: object) -> SampleRequest:
         """The request that `to_json` wrote; Refused on anything missing, unknown, ill-typed or from a newer version."""
         fields = entries("a request", value)
         version = check_version(fields.get("version"), "this request")
-        for since, added in _SINCE.items():
-            if since > version:
-                fields = {**added, **fields}
+        fields = {**later(_SINCE, version), **fields}
         check_fields("the request", fields, SampleRequest)
         labels, prompts = fields["labels"], fields["prompts"]
         if not isinstance(labels, list | tuple):
@@ -202,7 +205,7 @@ class SampleRequest:
             negative=_optional("negative", fields["negative"]),
             autoguidance=_optional("autoguidance", fields["autoguidance"]),
             classifier=_optional("classifier", fields["classifier"]),
-            edit=None if fields["edit"] is None else Changes.from_json(fields["edit"]),
+            edit=None if fields["edit"] is None else Changes.from_json(fields["edit"], version),
             version=version,
         )
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import Between, Noise, SeededNoise
 from nirvana.errors import Refused
 from nirvana.generate.asked import end_of
-from nirvana.generate.beginning import Beginning, Canvas, Encoded, FromNoise, OnCanvas
+from nirvana.generate.beginning import Beginning, FromNoise
 from nirvana.generate.changes import Changes
-from nirvana.generate.editing import Fill, check_edit, method_of, seen
+from nirvana.generate.editing import check_edit
 from nirvana.generate.family import Parts
 from nirvana.generate.grids import SEARCHED, check_search, grid_of, name_of, steps_of
 from nirvana.generate.named import made, taken
@@ -275,38 +275,9 @@ class Sampler(PictureSampler[ModelParts]):
             if inputs is not None and concat is not None:
                 shown = inputs[[i % len(inputs) for i in batch]].to(self.device)
                 beside = concat.slot(self.parts.codec.encode(shown), torch.ones(1, 1, 1, 1, dtype=torch.bool))
-            yield from self._drawn(steering, levels, batch, noise, FromNoise(), beside)
+            yield from self.drawn(steering, levels, batch, noise, FromNoise(), beside)
 
-    def filling(self, request: SampleRequest) -> Fill:
-        """What draws the free part of canvases, as the edit `request` says: texts are encoded once for all of them.
-
-        Refused at once where the model cannot do the request.
-        """
-        self.check(request)
-        change, steering, levels = cast(Changes, request.edit), self.steering(request), self.levels(request)
-        source = self.steering(self._source(request)) if change.encode else None
-
-        def fill(batch: range, canvas: Canvas, seeds: Sequence[int]) -> Iterator[Preview]:
-            noise = SeededNoise(seeds, self.parts.shape, device=self.device)
-            beside = seen(change, canvas, self.parts.concat, self.device)
-            if source is None:
-                beginning: Beginning = OnCanvas(canvas, method_of(change), whole=change.strength == 1)
-            else:
-                beginning = Encoded(canvas, *source.conditioned(batch, beside))
-            return self._drawn(steering, levels, batch, noise, beginning, beside)
-
-        return fill
-
-    def _source(self, request: SampleRequest) -> SampleRequest:
-        """What a picture is encoded under, which does not depend on what it is to become."""
-        plain = replace(request, rule="cfg", negative=None, autoguidance=None, classifier=None)
-        written = cast(Changes, request.edit).source
-        if written is None:
-            return replace(plain, guidance=0.0 if self.subjects else 1.0)
-        labels, prompts = wanted(self.parts.conditioner, self.where, written, None, self.labels)
-        return replace(plain, guidance=1.0, labels=labels, prompts=prompts)
-
-    def _drawn(
+    def drawn(
         self,
         steering: Steering,
         levels: Sequence[Level],
@@ -315,20 +286,21 @@ class Sampler(PictureSampler[ModelParts]):
         beginning: Beginning,
         beside: Cond | None = None,
     ) -> Iterator[Preview]:
+        """Every step of drawing the pictures `batch` of a request along `levels`.
+
+        beside: the slot of what the network sees; None: nothing.
+        """
         request, codec = steering.request, self.parts.codec
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         # Entered anew for every step: a context manager held across a yield would leak into the caller.
         with quiet():
             denoiser, cond = steering.conditioned(batch, beside)
-            x, walk = beginning(denoiser, levels, solver_of(request), cond, noise)
-        while True:
+            walk = beginning(denoiser, levels, solver_of(request), cond, noise)
+        for number in range(1, request.walked + 1):
             with quiet():
-                step = next(walk, None)
-            if step is None:
-                break
-            yield Preview(batch, step.index + 1, request.steps, x, step.prediction.x0, step.x, codec)
-            x = step.x
+                moment = next(walk)
+            yield Preview(batch, number, request.walked, moment.before, moment.x0, moment.x, codec)
 
     def _denoiser(self, request: SampleRequest) -> Preconditioned:
         """The denoiser in the precision and engine of `request`, made once. Refused where there is no such engine."""
