@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from nirvana.condition import Concat
 from nirvana.generate.spec import build, network_spec
 from nirvana.nn import UNetConfig
 from nirvana.train import checkpoint
@@ -17,7 +18,9 @@ from nirvana.train.run import RunFolder
 NAMES = ("cat", "dog", "otter")
 
 
-def spec(names: Sequence[str] = NAMES, channels: int = 1, **changes: object) -> dict[str, object]:
+def spec(
+    names: Sequence[str] = NAMES, channels: int = 1, concat: Concat | None = None, **changes: object
+) -> dict[str, object]:
     """The description of a tiny model of 8x8 pictures."""
     dim = 8 if names else 0
     learned = bool(changes.get("learned_variance", False))
@@ -30,6 +33,7 @@ def spec(names: Sequence[str] = NAMES, channels: int = 1, **changes: object) -> 
         attention=(),
         group_width=4,
         vector_dim=dim,
+        concat_channels=0 if concat is None else concat.width,
     )
     conditioner = {"kind": "labels", "names": list(names), "dim": dim} if names else {"kind": "none"}
     return {
@@ -45,6 +49,7 @@ def spec(names: Sequence[str] = NAMES, channels: int = 1, **changes: object) -> 
         "learned_variance": learned,
         "trained_lam": [-5.0, 5.0],
         "recommended": {"steps": 3, "solver": "ddim", "guidance": 2.0 if names else 1.0},
+        **({} if concat is None else {"concat": concat.config()}),
         **changes,
     }
 

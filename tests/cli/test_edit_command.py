@@ -1,4 +1,4 @@
-"""`nirvana inpaint`, `outpaint`, `vary` and `blend`."""
+"""`nirvana inpaint`, `outpaint`, `vary`, `blend` and `translate`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from PIL import Image
 import tiny_families
 from nirvana import load
 from nirvana.cli.main import main
+from nirvana.condition import Concat
 from nirvana.edit import read_photo
 from nirvana.generate.editing import Editing
 from nirvana.generate.edits import Edited
 from nirvana.modality.png import read_png_metadata
-from tiny_run import make_run
+from tiny_run import make_run, spec
 
 Captured = pytest.CaptureFixture[str]
 
@@ -26,6 +27,16 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_run(tmp_path_factory.mktemp("runs") / "run"))
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_run(tmp_path_factory.mktemp("runs") / "run", spec(concat=Concat("masked", 1))))
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_run(tmp_path_factory.mktemp("runs") / "run", spec((), concat=Concat("paired", 3))))
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +113,32 @@ def test_outpaint_and_vary(run: str, capsys: Captured) -> None:
     assert "1 picture edited" in capsys.readouterr().out
 
 
+def test_a_model_that_has_learned_to_inpaint_does_so_by_itself(learned: str, capsys: Captured) -> None:
+    for options, method in ([], "learned"), (["--method", "ddnm"], "ddnm"):
+        assert main(["inpaint", learned, "photos/a.png", "masks/a.png", "dog", "--out", method, *options]) == 0
+        told: Any = read_png_metadata(Path(method, "a.png"))
+        assert told["request"]["edit"]["method"] == method
+    before, mask = read_photo("photos/a.png").pixels, read_photo("masks/a.png").pixels
+    after = read_photo("learned/a.png").pixels
+    assert np.array_equal(after[mask == 0], before[mask == 0]) and (after != read_photo("ddnm/a.png").pixels).any()
+    assert main(["generate", learned, "--label", "dog", "-n", "1", "--out", "new"]) == 0
+    assert main(["info", learned]) == 0
+    assert "what is known of a picture" in capsys.readouterr().out
+
+
+def test_translate_makes_pictures_of_a_folder_and_goes_on(translator: str, capsys: Captured) -> None:
+    assert main(["translate", translator, "photos/a.png", "-n", "2", "--out", "one"]) == 0
+    assert [read_photo(f"one/a-00{i}.png").size for i in (0, 1)] == [(8, 8)] * 2
+    assert main(["translate", translator, "photos", "--out", "all"]) == 0
+    first = Path("all/a.png").read_bytes()
+    Path("all/b.png").unlink()
+    assert main(["translate", translator, "photos", "--out", "all"]) == 0
+    assert "1 were there already" in capsys.readouterr().out
+    assert Path("all/a.png").read_bytes() == first and Path("all/b.png").is_file()
+    assert main(["reproduce", "all/b.png"]) == 0
+    assert "byte for byte" in capsys.readouterr().out
+
+
 def test_blend_goes_from_a_to_b_and_on_where_it_was_stopped(
     run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +198,9 @@ def test_python_makes_the_same_files(run: str, args: list[str], call: str, capsy
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--method", "learned"], "has not learned to inpaint"),
+        (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--method", "lerned"], "did you mean 'learned'"),
+        (["translate", "RUN", "photos/a.png"], "was not trained on pairs"),
         (["inpaint", "RUN", "photos/none.png", "masks/a.png"], "photos/none.png: no such file"),
         (["inpaint", "RUN", "photos/a.png", "masks"], "name one mask"),
         (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--strength", "0"], "strength must be more than 0"),

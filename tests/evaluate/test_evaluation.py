@@ -13,8 +13,8 @@ from torch import nn
 from nirvana.data import open_data
 from nirvana.errors import Refused
 from nirvana.evaluate import curves
-from nirvana.evaluate import evaluation as module
 from nirvana.evaluate.alignment import fit_ridge
+from nirvana.evaluate.data import data_of
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.prompts import alignment, prompt_following
@@ -207,9 +207,9 @@ def test_the_time_decides_but_never_below_the_least() -> None:
 
 
 def test_samples_are_held_against_unseen_pictures_of_a_built_in(run: Path) -> None:
-    data = module._data(load(run), None)
+    data = data_of(load(run), None)
     assert (data.real.manifest.source, data.unseen and data.unseen.manifest.source) == ("digits", "digits:test")
-    other = module._data(load(run), "digits:test")
+    other = data_of(load(run), "digits:test")
     assert (other.real.manifest.source, other.train and other.train.manifest.source) == ("digits:test", "digits")
 
 

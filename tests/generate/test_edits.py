@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from nirvana.condition import Concat
 from nirvana.edit import Photo, read_photo
 from nirvana.errors import Refused
 from nirvana.generate.changes import Changes, Taken
-from nirvana.generate.editing import EditPreview
+from nirvana.generate.editing import Editing, EditPreview
 from nirvana.generate.edits import Edit, Edited, as_photo, prepare_edit
 from nirvana.generate.model import Model, load
 from nirvana.generate.reproduction import reproduce
@@ -254,3 +255,142 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
 def test_bad_values_of_an_edit_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(Refused, match=message):
         replace(Changes(UNREAD), **values)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model with labels that sees what is known."""
+    description = spec(concat=Concat("masked", 1))
+    return load(make_run(tmp_path_factory.mktemp("runs") / "run", description), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model without labels that makes grey pictures of coloured ones."""
+    description = spec((), concat=Concat("paired", 3))
+    return load(make_run(tmp_path_factory.mktemp("runs") / "run", description), device="cpu")
+
+
+def seen(model: Model, edit: Edit) -> list[torch.Tensor]:
+    """What the network is given in its slot, call by call."""
+    given: list[torch.Tensor] = []
+
+    def keep(_: torch.nn.Module, args: Any) -> None:
+        given.append(args[2]["concat"])
+
+    with model.parts.denoiser.net.register_forward_pre_hook(keep):
+        edit.result()
+    return given
+
+
+def test_a_learned_model_sees_what_is_known_in_both_branches_and_nothing_else(learned: Model) -> None:
+    picture, mask = photo(8, 8), hole(8, 8, 2, 6, 1, 5)
+    edit = prepared(learned, picture, mask, Changes(UNREAD, UNREAD), label="dog", n=2, steps=3, guidance=2.0)
+    assert edit.request.edit is not None and edit.request.edit.method == "learned"  # the default of such a model
+    shown = torch.from_numpy(mask == 0).float()
+    part = shown * (torch.from_numpy(picture.pixels[..., 0]).float() / 127.5 - 1)
+    calls = seen(learned, edit)
+    assert len(calls) == 3  # a step is one call, of both branches at once
+    for slot in calls:
+        assert torch.equal(slot, torch.stack([shown, part]).expand(4, -1, -1, -1))
+
+
+@pytest.mark.parametrize("method", ["langevin:steps=1", "ddnm", "replacement", "repaint:resample=1"])
+def test_with_the_other_methods_it_sees_nothing(learned: Model, method: str) -> None:
+    edit = prepared(learned, photo(8, 8), hole(8, 8, 2, 6, 1, 5), Changes(UNREAD, UNREAD, method=method), label="cat")
+    assert all(not slot.any() for slot in seen(learned, edit))
+
+
+def test_the_slot_carries_what_is_known_where_x_is_pure_noise(learned: Model) -> None:
+    """One step from pure noise: there x says nothing of what is known, and only the slot does."""
+    mask, change = hole(8, 8, 2, 6, 1, 5), Changes(UNREAD, UNREAD)
+    dark, bright = (Photo(np.full((8, 8, 1), value, np.uint8)) for value in (0, 255))
+
+    def drawn(picture: Photo, method: str) -> np.ndarray:
+        made = edited(learned, picture, mask, replace(change, method=method), label="cat", steps=1)
+        return made[0].pixels[mask > 0]
+
+    assert np.array_equal(drawn(dark, "ddnm"), drawn(bright, "ddnm"))
+    assert (drawn(dark, "learned") != drawn(bright, "learned")).any()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_learned_inpainting_keeps_every_pixel_and_is_made_again(learned: Model, tmp_path: Path, deep: bool) -> None:
+    picture, mask = photo(13, 17, 1, deep), hole(13, 17, 3, 11, 2, 14)
+    for name, one in (("photo", picture), ("mask", Photo(mask[..., None]))):
+        (tmp_path / f"{name}.png").write_bytes(one.png())
+    edit = prepared(learned, tmp_path / "photo.png", tmp_path / "mask.png", Changes(UNREAD, UNREAD), label="cat")
+    made = edit.result()
+    after = made.photos[0].pixels
+    assert np.array_equal(after[mask == 0], picture.pixels[mask == 0]) and (after != picture.pixels).any()
+    file = tmp_path / "made.png"
+    file.write_bytes(made.png(0))
+    assert reproduce(file).same_bytes
+
+
+def test_methods_that_a_model_has_not_learned_are_refused(learned: Model, translator: Model, flat: Model) -> None:
+    picture, mask = photo(8, 8), hole(8, 8, 0, 4, 0, 4)
+    for model in (flat, translator):
+        with pytest.raises(Refused, match="has not learned to inpaint; use the method langevin"):
+            prepared(model, picture, mask, Changes(UNREAD, UNREAD, method="learned"))
+    for model in (flat, learned):
+        with pytest.raises(Refused, match="was not trained on pairs"):
+            prepared(model, picture, None, Changes(UNREAD, method="paired"))
+    with pytest.raises(Refused, match="translated picture is all new"):
+        Changes(UNREAD, UNREAD, method="paired")
+
+
+def test_a_translation_is_drawn_from_the_fitted_picture_alone(translator: Model) -> None:
+    picture = photo(11, 9, 3)
+    edit = prepared(translator, picture, None, Changes(UNREAD, method="paired"), n=3, steps=2, batch=2)
+    fitted = np.asarray(picture.pil.crop((0, 1, 9, 10)).resize((8, 8), Image.Resampling.LANCZOS))
+    inputs = torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None]
+    for slot in seen(translator, edit):
+        assert slot[:, 0].eq(1).all()
+        assert torch.equal(slot[:, 1:], (inputs.float() / 127.5 - 1).expand(len(slot), -1, -1, -1))
+    made = edit.result()
+    assert [one.pixels.shape for one in made] == [(8, 8, 1)] * 3
+    again = translator.translate(picture, n=3, steps=2, batch=2)
+    assert [one.png() for one in again] == [one.png() for one in made]
+    sampler = translator.diffusion("ema", "pairs")
+    plain = replace(edit.request, edit=None)
+    streamed = np.concatenate([sampler.finished(p) for p in sampler.translated(plain, inputs) if p.done])
+    assert np.array_equal(np.stack([one.pixels for one in made]), streamed)
+    other = prepared(translator, photo(11, 9, 3), None, Changes(UNREAD, method="paired"), n=3, steps=2).result()
+    assert (made[0].pixels != other[0].pixels).any()
+
+
+def test_each_translated_picture_has_an_input_of_its_own(translator: Model) -> None:
+    sampler, request = translator.diffusion("ema", "pairs"), translator.request(n=5, steps=2, batch=2)
+    inputs = torch.from_numpy(RNG.integers(0, 256, (3, 3, 8, 8), dtype=np.uint8))
+    together = np.concatenate([sampler.finished(p) for p in sampler.translated(request, inputs) if p.done])
+    for i in range(5):
+        one = replace(request, n=1, seed=i)
+        alone = [sampler.finished(p) for p in sampler.translated(one, inputs[[i % 3]]) if p.done]
+        assert np.abs(together[i].astype(int) - alone[0][0]).max() <= 1
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, 3), (3, 1), (1, 1)])
+def test_a_model_is_shown_the_channels_that_it_was_trained_with(channels: int, shown: int) -> None:
+    picture = photo(8, 8, shown, deep=shown == 1)
+    beside = Editing.translation(picture, (2, 8, 8), channels).beside
+    assert beside is not None and np.array_equal(beside, Photo(picture.bytes(shown)).bytes(channels))
+    clear = replace(picture, alpha=np.zeros((8, 8), picture.pixels.dtype))
+    white = Editing.translation(clear, (2, 8, 8), channels).beside
+    assert white is not None and (white == 255).all()  # as transparent pictures are read for training
+
+
+def test_a_translation_is_made_again_and_guided_by_what_is_seen(translator: Model, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(photo(8, 8, 3).png())
+    made = [
+        prepared(
+            translator, tmp_path / "photo.png", None, Changes(UNREAD, method="paired"), guidance=w, steps=2
+        ).result()
+        for w in (0.0, 1.0, 3.0)
+    ]
+    nothing = translator.generate(n=1, steps=2, guidance=1.0).array[0]
+    assert np.array_equal(made[0][0].pixels, nothing)  # w = 0 is the model that sees nothing
+    assert (made[1][0].pixels != nothing).any() and (made[2][0].pixels != made[1][0].pixels).any()
+    file = tmp_path / "made.png"
+    file.write_bytes(made[2].png(0))
+    assert reproduce(file).same_bytes

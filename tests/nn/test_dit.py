@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -127,6 +129,16 @@ def test_every_slot_matters() -> None:
     unseen[:, 2] += 5
     torch.testing.assert_close(made(x, noise, {**cond, "tokens": unseen}), before)
     assert (made(x, torch.tensor([310.0]), cond) - before).abs().amax() > 1e-6
+
+
+def test_a_trained_network_with_a_new_slot_says_what_it_said_bit_for_bit() -> None:
+    old = net(vector_dim=5)
+    new = DiT(dataclasses.replace(old.config, concat_channels=3)).double()
+    assert new.load_state_dict(old.state_dict(), strict=False).missing_keys == ["concat.weight", "concat.bias"]
+    x, noise, vector = randn(1, 2, 4, 4), torch.tensor([300.0]), randn(1, 5)
+    assert torch.equal(
+        new(x, noise, {"vector": vector, "concat": randn(1, 3, 4, 4)}), old(x, noise, {"vector": vector})
+    )
 
 
 @pytest.mark.parametrize("changes", [{"patch": 0}, {"dims": 4}, {"vector_dim": -1}, {"depth": 0}], ids=str)

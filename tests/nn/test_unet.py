@@ -66,6 +66,15 @@ def test_at_multiples_of_the_stride_nothing_is_padded(monkeypatch: pytest.Monkey
     assert torch.equal(net(*batch), expected)
 
 
+def test_a_trained_network_with_a_new_slot_says_what_it_said_bit_for_bit() -> None:
+    config = UNetConfig(2, 2, stem=2, vector_dim=4, **SMALL)
+    old, new = alive(config), UNet(dataclasses.replace(config, concat_channels=3))
+    kept = new.load_state_dict(old.state_dict(), strict=False)
+    assert kept.missing_keys == ["concat.weight", "concat.bias"]
+    x, noise, cond = inputs(new.config, (9, 8))
+    assert torch.equal(new(x, noise, cond), old(x, noise, {"vector": cond["vector"]}))
+
+
 def test_it_starts_at_zero() -> None:
     config = UNetConfig(3, 6, vector_dim=4, token_dim=5, **SMALL)
     assert not UNet(config)(*inputs(config, (8, 12))).any()

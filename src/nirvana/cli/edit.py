@@ -1,4 +1,4 @@
-"""`nirvana inpaint`, `nirvana outpaint`, `nirvana vary` and `nirvana blend`."""
+"""`nirvana inpaint`, `nirvana outpaint`, `nirvana vary`, `nirvana blend` and `nirvana translate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nirvana.cli import editing
 from nirvana.cli.console import Console
 from nirvana.cli.drawing import Drawing
 from nirvana.errors import Refused
-from nirvana.generate.changes import METHOD, UNREAD, Changes, blending, check_extent, varying
+from nirvana.generate.changes import METHOD, TRANSLATED, UNREAD, Changes, blending, check_extent, varying
 
 
 def inpaint(
@@ -20,7 +20,7 @@ def inpaint(
     mask: Annotated[Positional[str], arg(metavar="MASK")],
     prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]", help_behavior_hint="")] = None,
     *,
-    method: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = METHOD,
+    method: Annotated[str, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = METHOD,
     strength: Annotated[float, arg(metavar="S")] = 1.0,
     invert: bool = False,
     fit: bool = False,
@@ -44,7 +44,8 @@ def inpaint(
         image: a picture, or a folder of pictures
         mask: white is what changes; a picture, or a folder with a mask of the same name for each
         prompt: what the new part shows; a label model takes the name of a class
-        method: how it comes to agree with the rest: langevin, ddnm (the fastest), repaint, replacement
+        method: how it comes to agree with the rest: learned (by a model trained with --inpaint), langevin, ddnm,
+            repaint, replacement (learned where the model is, else langevin)
         strength: below 1 begins with what is there, under so much noise
         invert: black is what changes
         fit: stretch a mask of another size
@@ -68,7 +69,7 @@ def outpaint(
     top: Annotated[int, arg(metavar="PX")] = 0,
     bottom: Annotated[int, arg(metavar="PX")] = 0,
     to: Annotated[str | None, arg(metavar="WxH", help_behavior_hint="")] = None,
-    method: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = METHOD,
+    method: Annotated[str, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = METHOD,
     context: Annotated[int | None, arg(metavar="PX", help_behavior_hint="")] = None,
     drawing: OmitArgPrefixes[Drawing] = Drawing(),  # noqa: B008 - a frozen value
 ) -> None:
@@ -89,7 +90,8 @@ def outpaint(
         top: pixels to add there
         bottom: pixels to add there
         to: width and height of the whole, with the picture in the middle
-        method: how it comes to agree with the rest: langevin, ddnm (the fastest), repaint, replacement
+        method: how it comes to agree with the rest: learned (by a model trained with --inpaint), langevin, ddnm,
+            repaint, replacement (learned where the model is, else langevin)
         context: pixels of what is known that a window sees at least (a quarter of the canvas)
     """
     size = None if to is None else _size(to)
@@ -168,6 +170,31 @@ def blend(
         context: pixels of its neighbours that a window sees at least (a quarter of the canvas)
     """
     editing.blend(console, model, first, last, prompt, blending(source, fit=fit), context, drawing, animate=animate)
+
+
+def translate(
+    console: Console,
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    image: Annotated[Positional[str], arg(metavar="IMAGE")],
+    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]", help_behavior_hint="")] = None,
+    *,
+    drawing: OmitArgPrefixes[Drawing] = Drawing(),  # noqa: B008 - a frozen value
+) -> None:
+    """Make a picture of another one, by a model that was trained on pairs: nirvana train SOURCE --target DIR.
+
+    The picture is fitted to the model's canvas as those of the training were: its centre square. With a folder for
+    IMAGE a run that was stopped goes on where it was.
+
+    examples:
+      nirvana translate runs/edges drawing.png -n 4
+      nirvana translate runs/edges drawings/ --out photos
+
+    Args:
+        model: a run folder, the name of one in runs/, or a model of the zoo
+        image: a picture, or a folder of pictures
+        prompt: what the new picture shows; a label model takes the name of a class
+    """
+    editing.edit(console, model, image, None, prompt, Changes(UNREAD, method=TRANSLATED), None, drawing)
 
 
 def _size(written: str) -> tuple[int, int]:

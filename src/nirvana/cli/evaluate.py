@@ -21,6 +21,7 @@ def evaluate(
     model: Annotated[Positional[str], arg(metavar="RUN")],
     *,
     against: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="")] = None,
+    inputs: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="")] = None,
     n: Annotated[int | None, arg(aliases=["-n"], metavar="N", help_behavior_hint="")] = None,
     minutes: Annotated[float | None, arg(metavar="M", help_behavior_hint="")] = None,
     curves: bool = False,
@@ -41,10 +42,12 @@ def evaluate(
       nirvana evaluate runs/flowers
       nirvana evaluate runs/flowers --against unseen_flowers/ --minutes 10 --curves
       nirvana evaluate runs/flowers --guidance 1 --out guidance-1
+      nirvana evaluate runs/edges --against unseen/photos/ --inputs unseen/edges/
 
     Args:
         model: a run folder, or the name of one in runs/
         against: real pictures to compare with (the training data)
+        inputs: what those of --against are to be made of, for a model that was trained on pairs
         n: how many pictures (what fits the time, at least 2,000)
         minutes: time to draw them in (5)
         curves: also quality against network calls, for several solvers, and against guidance
@@ -59,7 +62,7 @@ def evaluate(
     """
     from nirvana.evaluate.evaluation import Plan
 
-    plan = Plan(against, n, minutes, curves, guidance, steps, solver, seed, space, bits)
+    plan = Plan(against, n, minutes, curves, guidance, steps, solver, seed, space, bits, inputs)
     from nirvana.evaluate.report import write_report
     from nirvana.evaluate.scores import FOLDER
     from nirvana.files import explained

@@ -9,6 +9,11 @@ from tyro.conf import Positional, arg
 from nirvana.cli.console import Console
 from nirvana.files import Json
 
+_SEEN = {
+    "masked": "what is known of a picture (nirvana inpaint)",
+    "paired": "a picture to make another one of (nirvana translate)",
+}
+
 
 def info(console: Console, model: Annotated[Positional[str], arg(metavar="MODEL")]) -> None:
     """Say what is known about a trained model.
@@ -33,6 +38,8 @@ def _lines(known: dict[str, Json]) -> str:
     labels = ", ".join(cast("list[str]", known["labels"])) or none
     best = ", ".join(f"{name} {value}" for name, value in cast("dict[str, Json]", known["recommended"]).items())
     state = "finished" if known["finished"] else f"stopped before {known['planned_images']}"
+    concat = cast("dict[str, Json] | None", known["concat"])
+    seen = {} if concat is None else {"sees": f"{_SEEN[str(concat['kind'])]}, {concat['channels']} channels"}
     diffusion = {
         "recommended": best,
         "solvers": ", ".join(cast("list[str]", known["solvers"])),
@@ -45,6 +52,7 @@ def _lines(known: dict[str, Json]) -> str:
         "makes": f"{shape} (channels, height, width)",
         "labels": labels,
         "prompts": "any text" if known["prompts"] else "none",
+        **seen,
         "parameters": f"{known['parameters']:,}",
         "trained": f"{known['trained_images']} images seen, {state}",
         "data": f"{known['source']}, {known['pictures']} pictures, {known['rejected']} files rejected",

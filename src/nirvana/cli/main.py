@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prompt": ("nirvana.cli.prompt", "show how a model reads a prompt"),
     "inpaint": ("nirvana.cli.edit", "fill a part of a picture; the rest stays as it is"),
     "outpaint": ("nirvana.cli.edit", "extend a picture beyond its border"),
+    "translate": ("nirvana.cli.edit", "make pictures of others, by a model that was trained on pairs"),
     "vary": ("nirvana.cli.edit", "draw a picture again, changed as much as you say"),
     "blend": ("nirvana.cli.edit", "go from one picture to another, through what lies between their noises"),
     "sheet": ("nirvana.cli.sheet", "compare settings on one labelled page"),

@@ -102,6 +102,11 @@ def told(training: Training) -> str:
     if subject.encoder is not None:
         captioned = training.data.manifest.captioned
         parts.append(f"the captions of {captioned} pictures, read by {encoder_name(subject.encoder)}")
+    seen = cast("Mapping[str, Json]", training.run.model_spec.get("concat") or {}).get("kind")
+    if seen == "masked":
+        parts.append("a part of each picture, chosen at random")
+    elif seen == "paired" and training.data.inputs is not None:
+        parts.append(f"the partner of each picture in {training.data.inputs.manifest.source}")
     return " and ".join(parts) or "nothing"
 
 

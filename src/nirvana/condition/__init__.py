@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nirvana.condition.both import LabelAndTextConditioner
+from nirvana.condition.concat import MASKED, PAIRED, Concat, concat_from_config
 from nirvana.condition.config import Conditioner, conditioner_from_config
 from nirvana.condition.encoder import JointEncoder, TextEncoder, joint_config
 from nirvana.condition.frozen import MINILM, FrozenEncoder, frozen_from_config, has_minilm
@@ -12,8 +13,11 @@ from nirvana.condition.text import TextConditioner
 from nirvana.condition.tokens import BytePairs
 
 __all__ = [
+    "MASKED",
     "MINILM",
+    "PAIRED",
     "BytePairs",
+    "Concat",
     "Conditioner",
     "FrozenEncoder",
     "JointEncoder",
@@ -23,6 +27,7 @@ __all__ = [
     "Reading",
     "TextConditioner",
     "TextEncoder",
+    "concat_from_config",
     "conditioner_from_config",
     "frozen_from_config",
     "has_minilm",

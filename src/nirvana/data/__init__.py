@@ -6,6 +6,7 @@ from nirvana.data.augmentation import flips, mirrored
 from nirvana.data.dataset import Captions, Dataset, Manifest
 from nirvana.data.open import open_data
 from nirvana.data.order import order
+from nirvana.data.pairs import open_pairs
 from nirvana.data.pictures import DEFAULT_SIZE
 from nirvana.data.wording import Wording, said
 
@@ -18,6 +19,7 @@ __all__ = [
     "flips",
     "mirrored",
     "open_data",
+    "open_pairs",
     "order",
     "said",
 ]

@@ -126,13 +126,32 @@ class Manifest:
         }
 
 
+def named_by_picture(manifest: Manifest) -> bool:
+    """Whether its `files` have one entry a picture."""
+    return manifest.kind in _BY_PICTURE
+
+
+def of_rows(manifest: Manifest, rows: Sequence[int]) -> tuple[FileEntry, ...]:
+    """The `files` of a manifest where only these rows are left, in this order."""
+    return tuple(manifest.files[row] for row in rows) if named_by_picture(manifest) else manifest.files
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Pictures that others are to be made of, in the order of those, and the manifest of where they come from."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    manifest: Manifest
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Pictures in memory or mapped from the cache: `images` (read-only), `labels` (indices into `names`) or None.
 
     `captions` are those of each picture, None where no picture has one. `attributes` say of each picture of a built-in
     what is known of it beyond label and captions; None for other sources. `notices` are lines for the user about this
-    opening (no cache could be written, …); they are no part of the manifest.
+    opening (no cache could be written, …); they are no part of the manifest. `inputs` are what a model of pairs is
+    shown of each picture (`nirvana.data.pairs`), None for a data set of single pictures.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -142,18 +161,24 @@ class Dataset:
     captions: Captions | None = None
     attributes: Sequence[Mapping[str, Json]] | None = None
     notices: tuple[str, ...] = ()
+    inputs: Inputs | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def files(self, indices: Iterable[int]) -> list[str]:
         """The file of each picture, for messages; without one, the source's name and the picture's number."""
-        if self.manifest.kind in _BY_PICTURE:
+        if named_by_picture(self.manifest):
             return [self.manifest.files[int(i)]["path"] for i in indices]
         return [f"{self.manifest.source}#{int(i)}" for i in indices]
 
     def without(self, rows: Iterable[int], left_out: tuple[Rejection, ...]) -> Dataset:
-        """The data set less some rows, copied into memory. `left_out` says for the manifest why."""
+        """The data set less some rows, copied into memory. `left_out` says for the manifest why.
+
+        ValueError: of pairs, which are made of what is left.
+        """
+        if self.inputs is not None:
+            raise ValueError("rows are left out before pictures are paired")
         kept = np.setdiff1d(np.arange(len(self)), np.array([*rows], np.int64))
         labels, names = (None, ()) if self.labels is None else present(self.labels[kept], self.names)
         captions = None if self.captions is None else tuple(self.captions[i] for i in kept)
@@ -165,6 +190,7 @@ class Dataset:
             pictures=len(kept),
             names=names,
             counts=label_counts(labels, len(names)),
+            files=of_rows(self.manifest, kept.tolist()),
             pixels=pixel_digest(images),
             captioned=captioned(captions),
             captions=caption_digest(captions),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
 
 from nirvana.errors import Refused
 from nirvana.evaluate.kernel import kernel_distance
@@ -68,6 +70,7 @@ def curves(
     reference: Reference,
     root: Path,
     progress: Progress = silent,
+    inputs: UInt8[Tensor, "m d h w"] | None = None,
 ) -> list[Curve]:
     """A line for the run's own solver and those of `SHOWN` that it can use, and one over guidance where there is any.
 
@@ -79,7 +82,7 @@ def curves(
     for against, name, requests in series:
         points: list[Point] = []
         for x, request in requests:
-            drawn = draw(model, request, Goal(SAMPLES), root)
+            drawn = draw(model, request, Goal(SAMPLES), root, inputs=inputs)
             found = kernel_distance(np.concatenate([space(part) for part in drawn.chunks()]), real)
             low, high = found.interval
             points.append(Point(x, 1000 * found.value, Interval(1000 * low, 1000 * high)))

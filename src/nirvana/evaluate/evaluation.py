@@ -6,18 +6,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from PIL import Image
 
-from nirvana.data import Dataset, open_data
-from nirvana.data.builtin import BUILTINS
-from nirvana.data.decisions import stored
+from nirvana.data import Dataset
 from nirvana.errors import Refused
 from nirvana.evaluate.bits import bits, request_of
 from nirvana.evaluate.curves import Curve, Progress, curves, silent
+from nirvana.evaluate.data import Data, data_of
 from nirvana.evaluate.measures import MEASURES
+from nirvana.evaluate.pairs import Asked, is_paired
 from nirvana.evaluate.reference import Reference, reference_of
 from nirvana.evaluate.samples import LEAST, MOST, Goal, draw, prompts_of, turns
 from nirvana.evaluate.scores import FOLDER, Evaluation, Findings
@@ -35,15 +34,13 @@ DEFAULT_MINUTES = 5.0
 _ROOM = 1.5
 """So many samples a feature at least, that leaving out two blocks of ten leaves more samples than features."""
 
-_LEAST_REAL = 12
-"""So many real pictures at least, that each half has more than the neighbours that are looked at."""
-
 
 @dataclass(frozen=True)
 class Plan:
     """An evaluation as it was asked for. What is None is chosen. Raises Refused for values out of range.
 
-    against: a source of real pictures (the training data); n or minutes; the rest as for `nirvana generate`.
+    against: a source of real pictures (the training data); inputs: what those are to be made of, for a model of pairs;
+    n or minutes; the rest as for `nirvana generate`.
     """
 
     against: str | None = None
@@ -56,6 +53,7 @@ class Plan:
     seed: int = 0
     space: str = DEFAULT_SPACE
     bits: bool = False
+    inputs: str | None = None
 
     def __post_init__(self) -> None:
         if self.n is not None and self.minutes is not None:
@@ -86,16 +84,6 @@ class Outcome:
     curves: Sequence[Curve]
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
-    """real: what the samples should be like. train, unseen: None where they are not known. notes: what to say of it."""
-
-    real: Dataset
-    train: Dataset | None
-    unseen: Dataset | None
-    notes: tuple[str, ...]
-
-
 def evaluate(
     model: Model,
     plan: Plan,
@@ -110,29 +98,36 @@ def evaluate(
     space: any feature space; None opens the one that the plan names. Samples are kept in RUN/evaluation, statistics of
     the data in the user's cache. Refused for whatever the user can mend.
     """
+    paired = is_paired(model)
+    if plan.bits if paired else plan.inputs is not None:
+        raise Refused(_UNFIT[paired])
     if plan.curves:
         check_diffusion(model.run.model_spec, str(model.run.path), "curves against network calls and guidance")
     if plan.bits:
         request_of(model, plan.seed)
     space = open_space(plan.space, model.device) if space is None else space
     goal = plan.goal(space)
-    data = _data(model, plan.against)
+    data = data_of(model, plan.against, plan.inputs)
     for note in (*data.notes, *data.real.notices):
         say(note)
     reference = reference_of(space, data.real, lambda a, b: progress("measuring the data", a, b), say=say)
     root = beside(model.run.path) / FOLDER / "samples"
     request = _request(model, plan, data.real)
-    drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b))
+    asked = Asked.of(request, data.real) if paired else None
+    request, inputs = (request, None) if asked is None else (asked.request, asked.inputs)
+    drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b), inputs)
     subject = subject_of(
         space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b)
     )
+    if asked is not None:
+        subject = dataclasses.replace(subject, partners=asked.partners(len(subject.pictures)))
     found: list[Findings] = []
     for done, measure in enumerate(measures):
         progress("comparing", done, len(measures))
         found.append(measure(subject))
     if plan.bits:
         found.append(bits(model, data.real, data.unseen, plan.seed, lambda a, b: progress("bits", a, b)))
-    lines = curves(model, drawn.request, space, reference, root, progress) if plan.curves else []
+    lines = curves(model, drawn.request, space, reference, root, progress, inputs) if plan.curves else []
     details = {name: value for findings in found for name, value in findings.details.items()}
     if lines:
         details["curves"] = [line.to_json() for line in lines]
@@ -146,6 +141,12 @@ def evaluate(
         {"Samples": _shown(subject.pictures, drawn.request), **{k: v for f in found for k, v in f.pictures.items()}},
         lines,
     )
+
+
+_UNFIT = {
+    False: "--inputs are for a model of pairs (nirvana train SOURCE --target DIR); leave it out",
+    True: "--bits of a model of pairs would be those of pictures that are made of nothing; leave it out",
+}
 
 
 def _shown(pictures: np.ndarray, request: SampleRequest) -> Image.Image:
@@ -164,43 +165,6 @@ def _request(model: Model, plan: Plan, real: Dataset) -> SampleRequest:
     return request
 
 
-def _data(model: Model, against: str | None) -> Data:
-    """The training data, what the samples are held against, and pictures that were not trained on.
-
-    Refused where neither the training data nor --against can be read.
-    """
-    manifest = model.run.data
-    source, side = str(manifest.get("source")), model.parts.shape[1]
-    notes: list[str] = []
-    try:
-        train = open_data(source, size=side, decisions=stored(manifest))
-    except Refused as error:
-        if against is None:
-            raise Refused(f"the training data are not there ({error}); name real pictures with --against") from None
-        train = None
-        notes.append(f"the training data are not there ({error}): no look for copies")
-    if train is not None and manifest.get("pixels") not in (None, train.manifest.pixels):
-        notes.append(f"{source} has changed since the training")
-    other = None if against is None else open_data(against, size=side)
-    if other is not None and train is not None and other.manifest.pixels == train.manifest.pixels:
-        other = None
-    real = other if other is not None else cast("Dataset", train)
-    if len(real) < _LEAST_REAL:
-        raise Refused(
-            f"{real.manifest.source}: {len(real)} pictures are too few to compare with; name at least {_LEAST_REAL}"
-            " with --against"
-        )
-    held_out = other if other is not None else _held_out(source, side)
-    return Data(real, train, held_out, tuple(notes))
-
-
-def _held_out(source: str, side: int) -> Dataset | None:
-    """The test part of a built-in; None for what has none."""
-    name, _, part = source.partition(":")
-    test = f"{part}-test" if part else "test"
-    return open_data(f"{name}:{test}", size=side) if test in BUILTINS.get(name, ()) else None
-
-
 def _about(
     model: Model, space: FeatureSpace, data: Data, reference: Reference, request: SampleRequest
 ) -> dict[str, Json]:
@@ -213,6 +177,7 @@ def _about(
         "request": request.to_json(),
         "space": space.name,
         "against": data.real.manifest.source,
+        "inputs": None if data.real.inputs is None else data.real.inputs.manifest.source,
         "data": data.real.manifest.pixels,
         "pictures": len(data.real),
         "measured": reference.moments.count,

@@ -17,6 +17,7 @@ from nirvana.evaluate.judge import SIDE as JUDGE_SIDE
 from nirvana.evaluate.judge import FashionJudge
 from nirvana.evaluate.kernel import kernel_distance
 from nirvana.evaluate.manifold import Fraction, manifold_scores
+from nirvana.evaluate.pairs import partner_distance
 from nirvana.evaluate.prompts import shapes_shown, text_alignment
 from nirvana.evaluate.scores import Findings, Score
 from nirvana.evaluate.statistics import Interval, wilson
@@ -178,4 +179,4 @@ def _histogram(ratios: Float[np.ndarray, "n"]) -> list[float]:
     return [float(count) / len(ratios) for count in counts]
 
 
-MEASURES = (frechet_score, kernel, neighbours, classes, shapes_shown, text_alignment, copies)
+MEASURES = (frechet_score, kernel, neighbours, classes, shapes_shown, text_alignment, partner_distance, copies)

@@ -31,6 +31,8 @@ _MEANINGS = {
     "as asked": "share of samples that show the class that was asked for",
     "p of no copies": "below 0.01: training pictures are repeated",
     "bits per dimension": "how improbable the model holds real pictures to be: -log2 P(picture)/numbers of a picture",
+    "RMSE to the partner": "how far samples are from what their inputs belong to; what those leave open adds to it",
+    "RMSE to another's": "the same for other inputs: what a model would have that sees none",
     "alignment": "how well pictures fit their texts",
 }
 _COLOURS = ("a", "b", "c", "d")

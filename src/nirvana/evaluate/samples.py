@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from torch import Tensor
 
 from nirvana import files
 from nirvana.data import Captions
+from nirvana.data.dataset import pixel_digest
 from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 
@@ -61,14 +63,16 @@ def draw(
     goal: Goal,
     root: Path,
     progress: Callable[[int, int], None] | None = None,
+    inputs: UInt8[Tensor, "m d h w"] | None = None,
 ) -> Drawn:
     """The pictures of `request`; what `root` holds already is not drawn again.
 
-    progress(done, expected) hears every chunk. Refused where the model cannot do the request.
+    inputs: what a model of pairs draws from, picture i from inputs[i mod m]. progress(done, expected) hears every
+    chunk. Refused where the model cannot do the request.
     """
     request = dataclasses.replace(request, n=goal.n or max(goal.least, goal.most))
     model.check(request)
-    folder = root / _key(model, request)
+    folder = root / _key(model, request, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_temporaries(folder)
     files.write_json(folder / "request.json", request.to_json())
@@ -85,7 +89,7 @@ def draw(
         end = min(done + size, request.n)
         path = folder / f"{done:08d}.npy"
         if _read(path, end - done, model) is None:
-            part = np.concatenate(list(_drawn(model, dataclasses.replace(request, n=end), done)))
+            part = np.concatenate(list(_drawn(model, dataclasses.replace(request, n=end), done, inputs)))
             _write(path, part)
             drawn += len(part)
         paths.append(path)
@@ -101,16 +105,22 @@ def _expected(goal: Goal, done: int, drawn: int, spent: float) -> int:
     return min(max(goal.least, done + int(more)), max(goal.least, goal.most))
 
 
-def _drawn(model: Model, request: SampleRequest, start: int) -> Iterator[Pictures]:
+def _drawn(model: Model, request: SampleRequest, start: int, inputs: Tensor | None) -> Iterator[Pictures]:
     batches = [batch for batch in request.batches() if batch.start >= start]
-    for preview in model.stream(request, batches):
+    if inputs is None:
+        previews = model.stream(request, batches)
+    else:
+        previews = model.diffusion(request.weights, "inputs").translated(request, inputs, batches)
+    for preview in previews:
         if preview.done:
             yield model.sampler(request.weights).finished(preview)
 
 
-def _key(model: Model, request: SampleRequest) -> str:
-    """What decides about the pictures: the request but for their number, and the weights."""
+def _key(model: Model, request: SampleRequest, inputs: Tensor | None) -> str:
+    """What decides about the pictures: the request but for their number, the weights, and what they are drawn from."""
     described = {**request.to_json(), "n": 0, "sha256": model.origin(request).sha256}
+    if inputs is not None:
+        described["inputs"] = pixel_digest(inputs.permute(0, 2, 3, 1).numpy())
     return files.digest_of(described)[:16]
 
 

@@ -26,6 +26,7 @@ class Subject:
     drawn: all samples, on the disk. pictures, features, asked: of the first of them, so many that memory has a bound;
     asked[i] is a place in `real.names`, -1 where the class is none of them. texts: what they were asked for in words,
     None where they were not. blocks: moments over all samples.
+    partners: the row of `real` that each should have become, for a model of pairs.
     real: what the samples should be like. train: what was trained on, unseen: what was not; None where unknown.
     """
 
@@ -40,6 +41,7 @@ class Subject:
     train: Dataset | None
     unseen: Dataset | None
     texts: Sequence[str] | None = None
+    partners: Int64[np.ndarray, "n"] | None = None
 
     @property
     def said(self) -> list[str]:

@@ -60,16 +60,19 @@ class FromNoise:
 class Canvas:
     """A window of pictures: y is clean, in the space of the model; `known` is what of it stays, broadcast to y.
 
-    end: where the pictures lie on the way from y to another, that one, with the same known part.
+    end: where the pictures lie on the way from y to another, that one, with the same known part. beside: another
+    picture that they are drawn from, for a model of pairs.
     """
 
     y: Float[Tensor, "b c *s"]
     known: Bool[Tensor, "..."]
     end: Float[Tensor, "b c *s"] | None = None
+    beside: Float[Tensor, "1 d *s"] | None = None
 
     def to(self, device: torch.device) -> Canvas:
         """The same there."""
-        return Canvas(self.y.to(device), self.known.to(device), None if self.end is None else self.end.to(device))
+        end, beside = (None if one is None else one.to(device) for one in (self.end, self.beside))
+        return Canvas(self.y.to(device), self.known.to(device), end, beside)
 
     @property
     def observed(self) -> Observed:

@@ -17,8 +17,10 @@ from nirvana.generate.named import parse
 if TYPE_CHECKING:
     from nirvana.edit import Photo
 
-METHOD = "langevin"
-"""How a hole is filled where nobody says."""
+METHOD = "auto"
+"""How a hole is filled where nobody says: as the model has learned to, or else by Langevin dynamics."""
+TRANSLATED = "paired"
+"""The method that draws a picture from another one, by a model of pairs."""
 STRENGTH = 0.6
 """How much a picture is varied where nobody says."""
 ENCODER = "dpmpp-2m"
@@ -61,14 +63,14 @@ class Changes:
     """An edit of `picture`: where the mask is white, or all of it, new content that agrees with what stays.
 
     mask: white changes; None: everything, or with margins the margins. left, top, right, bottom: pixels that are added.
-    method: how what is new comes to agree with what is known, a name of `METHODS` with its numbers. strength: the level
-    that drawing begins at, its angle atan(sigma/alpha) in units of pi/2: 1 is pure noise, less keeps more of what was
-    there. encode: begin with the noise that the picture is the picture of, the end of its flow, in place of a seed's;
-    source: the text or class it is encoded under, None without any. end: the picture that a blend ends at, encoded
-    under end_source; the noises between those of the two give the pictures between them. context: pixels of what is
-    known that a window of the model's canvas sees at least, where one does not hold everything. feather: pixels, inside
-    the mask, over which the new fades in. invert: black changes. fit: a mask of another size is stretched, an end is
-    scaled and cropped.
+    method: how what is new comes to agree with what is known, a name of `METHODS` with its numbers ("auto" until it is
+    decided for a model), or with the whole picture ("paired"). strength: the level that drawing begins at, its angle
+    atan(sigma/alpha) in units of pi/2: 1 is pure noise, less keeps more of what was there. encode: begin with the noise
+    that the picture is the picture of, the end of its flow, in place of a seed's; source: the text or class it is
+    encoded under, None without any. end: the picture that a blend ends at, encoded under end_source; the noises between
+    those of the two give the pictures between them. context: pixels of what is known that a window of the model's
+    canvas sees at least, where one does not hold everything. feather: pixels, inside the mask, over which the new fades
+    in. invert: black changes. fit: a mask of another size is stretched, an end is scaled and cropped.
     Raises Refused on every value out of range.
     """
 
@@ -97,6 +99,8 @@ class Changes:
             raise Refused(f"strength must be more than 0 (nothing changes) and at most 1, got {self.strength:g}")
         if self.source is not None and not self.encode:
             raise Refused("a source is what a picture is encoded under; leave it out, or encode the picture")
+        if self.method == TRANSLATED and (self.mask or any(self.margins) or self.strength < 1 or self.encode):
+            raise Refused("a translated picture is all new; leave mask, margins, strength and encode out")
         if self.end is not None:
             self._check_blend()
         elif self.end_source is not None:

@@ -1,11 +1,11 @@
-"""What a model can do to pictures: the four edits, each in one call."""
+"""What a model can do to pictures: the five edits, each in one call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
-from nirvana.generate.changes import METHOD, UNREAD, Changes, blending, check_extent, varying
+from nirvana.generate.changes import METHOD, TRANSLATED, UNREAD, Changes, blending, check_extent, varying
 from nirvana.generate.drawing import Drawing
 from nirvana.generate.edits import Draws, Edited, Picture, prepare_edit
 
@@ -117,6 +117,27 @@ class Editable:
         how = Drawing(label, n, steps, solver, guidance, rule, negative, grid, seed, batch)
         ask = partial(how.request, self, prompt)
         return prepare_edit(self, image, change=change, ask=ask, context=context).result()
+
+    def translate(
+        self: Draws,
+        image: Picture,
+        prompt: str | None = None,
+        *,
+        label: str | Sequence[str] | None = None,
+        n: int = 1,
+        steps: int | None = None,
+        solver: str | None = None,
+        guidance: float | None = None,
+        rule: str = "cfg",
+        negative: str | None = None,
+        grid: str | None = None,
+        seed: int = 0,
+        batch: int | None = None,
+    ) -> Edited:
+        """What `image`, fitted to the model's canvas, becomes: by a model that was trained on pairs, else Refused."""
+        how = Drawing(label, n, steps, solver, guidance, rule, negative, grid, seed, batch)
+        ask = partial(how.request, self, prompt)
+        return prepare_edit(self, image, change=Changes(UNREAD, method=TRANSLATED), ask=ask).result()
 
     def blend(
         self: Draws,

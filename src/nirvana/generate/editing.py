@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
 from nirvana.codec import Identity
+from nirvana.condition import MASKED, PAIRED, Concat
+from nirvana.data.decode import fit, to_rgb
+from nirvana.diffusion.denoiser import Cond
 from nirvana.diffusion.guidance import Rule
-from nirvana.diffusion.inpaint import METHODS, Method
+from nirvana.diffusion.inpaint import DDNM, METHODS, Method
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.solver import Solver
 from nirvana.edit import Photo, Window, alike, faded, feathered, windows
 from nirvana.errors import Refused
 from nirvana.generate.beginning import Canvas
-from nirvana.generate.changes import Changes
-from nirvana.generate.named import made
+from nirvana.generate.changes import METHOD, TRANSLATED, Changes
+from nirvana.generate.named import made, parse
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 
 CONTEXT = 4
 """Unless the user says otherwise a window sees a quarter (one part in so many) of its side of what is known."""
 
+LEARNED = "learned"
+BESIDE: Mapping[str, str] = MappingProxyType({LEARNED: MASKED, TRANSLATED: PAIRED})
+"""Methods of a model that sees a picture beside the noisy one, and the kind of its `concat`. What is known is kept as
+by `DDNM`, without whose bias: the network is told of it."""
 
 Fill = Callable[[range, Canvas, Sequence[int]], Iterator[Preview]]
 """(pictures, canvas, the seed of each) -> a `Preview` at every step of drawing what is free of the canvas."""
@@ -56,7 +64,8 @@ class Editing:
     """An edit that is ready to go. photo: with its margins; share: (h, w), how much of each pixel is new.
 
     end: where the pictures lie between two, the other one, in the form of `photo`. outer: rows and columns that only
-    fill a canvas larger than the picture, and are cut off at the end.
+    fill a canvas larger than the picture, and are cut off at the end. beside: the picture that a new one is drawn from,
+    which `photo` then is no part of.
     """
 
     photo: Photo
@@ -65,6 +74,18 @@ class Editing:
     outer: tuple[int, int]
     channels: int
     end: Photo | None = None
+    beside: UInt8[np.ndarray, "h w d"] | None = None
+
+    @staticmethod
+    def translation(photo: Photo, shape: Sequence[int], channels: int) -> Editing:
+        """A new picture of `shape`, (C, H, W), drawn from `photo` as its model was trained to: fitted to the canvas.
+
+        channels: of the pictures that the model draws from.
+        """
+        size = shape[1], shape[2]
+        beside = np.array(Photo(np.asarray(fit(to_rgb(photo.pil), shape[2]))).bytes(channels))
+        blank = Photo(np.zeros((*size, shape[0]), np.uint8))
+        return Editing(blank, np.ones(size), (Window(0, 0, *size),), (0, 0), shape[0], beside=beside)
 
     @staticmethod
     def of(
@@ -113,7 +134,7 @@ class Editing:
         for number, window in enumerate(self.order):
             seeds = [_seed(request.seed_of(i), number) for i in batch]
             inside = free[window.slices].copy()
-            canvas = _canvas([pictures[:, *window.slices] for pictures in now], ~inside)
+            canvas = _canvas([pictures[:, *window.slices] for pictures in now], ~inside, self.beside)
             last: Preview | None = None
             for last in fill(batch, canvas, seeds):
                 yield EditPreview(number + 1, len(self.order), window, last, now[0], inside)
@@ -145,10 +166,41 @@ def _pasted(
     return pictures
 
 
-def _canvas(pictures: Sequence[UInt8[np.ndarray, "b h w c"]], known: Bool[np.ndarray, "h w"]) -> Canvas:
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2) for array in pictures]
-    y, *end = map(Identity().encode, tensors)
-    return Canvas(y, torch.from_numpy(known)[None, None], *end)
+def _canvas(
+    pictures: Sequence[UInt8[np.ndarray, "b h w c"]],
+    known: Bool[np.ndarray, "h w"],
+    beside: UInt8[np.ndarray, "h w d"] | None,
+) -> Canvas:
+    y, *end = map(_encoded, pictures)
+    other = None if beside is None else _encoded(beside[None])
+    return Canvas(y, torch.from_numpy(known)[None, None], *end, beside=other)
+
+
+def _encoded(pictures: UInt8[np.ndarray, "b h w c"]) -> Float[torch.Tensor, "b c h w"]:
+    return Identity().encode(torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2))
+
+
+def seen(change: Changes, canvas: Canvas, concat: Concat | None) -> Cond | None:
+    """What a model with this `concat` sees of `canvas` while it makes `change`, as its slot; None: nothing.
+
+    It sees nothing of a picture that is encoded: what is drawn from its noise must meet the flow that led there.
+    """
+    kind = BESIDE.get(parse("method", change.method).name)
+    if concat is None or kind is None or change.encode:
+        return None
+    if kind == MASKED:
+        return concat.slot(canvas.y, canvas.known)
+    if canvas.beside is None:
+        raise ValueError("a translation needs the picture that it draws from")
+    pictures = canvas.beside.expand(len(canvas.y), -1, -1, -1)
+    return concat.slot(pictures, torch.ones(1, 1, 1, 1, dtype=torch.bool))
+
+
+def method_for(written: str, concat: Concat | None) -> str:
+    """The method that `written` is for a model with this `concat`: "auto" is what it has learned, or langevin."""
+    if written != METHOD:
+        return written
+    return LEARNED if concat is not None and concat.kind == MASKED else "langevin"
 
 
 def _seed(seed: int, window: int) -> int:
@@ -160,12 +212,31 @@ def _seed(seed: int, window: int) -> int:
 
 def method_of(change: Changes) -> Method:
     """The method that `change` names. Refused where it or a number of it is unknown or out of range."""
-    return made("method", change.method, METHODS)
+    return made("method", change.method, {**METHODS, **dict.fromkeys(BESIDE, DDNM)})
 
 
-def check_edit(change: Changes, solver: Solver[object], rule: Rule, shape: Sequence[int]) -> None:
-    """Refused where a model of pictures of `shape`, (C, H, W), cannot make `change` with `solver` and `rule`."""
+_TAUGHT = {
+    MASKED: "has not learned to inpaint; use the method langevin, or train a model with --inpaint",
+    PAIRED: "was not trained on pairs; name a model that was, with `nirvana train SOURCE --target DIR`",
+}
+
+
+def check_edit(
+    change: Changes,
+    solver: Solver[object],
+    rule: Rule,
+    shape: Sequence[int],
+    concat: Concat | None = None,
+    where: str = "the model",
+) -> None:
+    """Refused where a model of pictures of `shape`, (C, H, W), cannot make `change` with `solver` and `rule`.
+
+    concat: of the model; where: what refusals call it.
+    """
     method = method_of(change)
+    kind = BESIDE.get(parse("method", change.method).name)
+    if kind is not None and (concat is None or concat.kind != kind):
+        raise Refused(f"{where} {_TAUGHT[kind]}")
     if not change.encode and rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
         raise Refused(
             f"the method '{change.method}' looks at pictures between steps, which cfg++ has no guidance for; use the"

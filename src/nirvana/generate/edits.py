@@ -14,8 +14,8 @@ from PIL import Image
 from nirvana.edit import Photo, read_mask, read_photo
 from nirvana.errors import Refused
 from nirvana.files import Json
-from nirvana.generate.changes import Changes, Taken
-from nirvana.generate.editing import CONTEXT, Editing, EditPreview
+from nirvana.generate.changes import TRANSLATED, Changes, Taken
+from nirvana.generate.editing import CONTEXT, Editing, EditPreview, method_for
 from nirvana.generate.filling import filling
 from nirvana.generate.images import layout, record, write_pictures
 from nirvana.generate.origin import Origin
@@ -167,7 +167,8 @@ def prepare_edit(
     canvas's side.
     Refused where a file cannot be read, the mask does not fit, nothing would change, or the model cannot do it.
     """
-    canvas = model.diffusion("ema", "pictures to edit").parts.shape
+    parts = model.diffusion("ema", "pictures to edit").parts
+    canvas, concat = parts.shape, parts.concat
     photo = as_photo(picture)
     hole, last = (None if taken is None else as_photo(taken) for taken in (mask, end))
     asked = replace(
@@ -176,11 +177,14 @@ def prepare_edit(
         mask=None if hole is None else Taken.of(hole, _path(mask)),
         end=None if last is None else Taken.of(last, _path(end)),
         context=min(canvas[1:]) // CONTEXT if context is None else context,
+        method=method_for(change.method, concat),
     )
     share: Mask | None = None
     if hole is not None:
         share = read_mask(hole, photo.size, _path(mask) or "the mask", invert=asked.invert, fit=asked.fit)
     request = model.request(edit=asked) if ask is None else ask(asked)
+    if asked.method == TRANSLATED and concat is not None:
+        return Edit(model, request, Editing.translation(photo, canvas, concat.channels))
     return Edit(model, request, Editing.of(photo, share, asked, canvas, last))
 
 

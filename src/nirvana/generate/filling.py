@@ -9,7 +9,7 @@ from typing import cast
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.generate.beginning import Beginning, Canvas, OnCanvas
 from nirvana.generate.changes import Changes
-from nirvana.generate.editing import Fill, method_of
+from nirvana.generate.editing import Fill, method_of, seen
 from nirvana.generate.encoding import Blended, Encoded, Told
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
@@ -34,8 +34,9 @@ def filling(sampler: Sampler, request: SampleRequest) -> Fill:
         return Blended(canvas, canvas.end, (told[0], told[1]), [request.share(i) for i in batch])
 
     def fill(batch: range, canvas: Canvas, seeds: Sequence[int]) -> Iterator[Preview]:
-        noise = SeededNoise(seeds, sampler.parts.shape, device=sampler.device)
-        return sampler.drawn(steering, levels, batch, noise, beginning(batch, canvas.to(sampler.device)))
+        noise, canvas = SeededNoise(seeds, sampler.parts.shape, device=sampler.device), canvas.to(sampler.device)
+        beside = seen(change, canvas, sampler.parts.concat)
+        return sampler.drawn(steering, levels, batch, noise, beginning(batch, canvas), beside)
 
     return fill
 

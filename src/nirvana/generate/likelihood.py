@@ -235,11 +235,14 @@ class Evaluation:
         )
 
     def _cond(self, n: int, labels: Tensor | None) -> Cond:
-        conditioner = self.parts.conditioner
+        conditioner, concat = self.parts.conditioner, self.parts.concat
+        seen = {} if concat is None else concat.nothing(n, self.parts.shape[1:], self.sampler.device)
         with torch.no_grad():
             if labels is None:
-                return conditioner(torch.zeros(n, dtype=torch.int64), torch.ones(n, dtype=torch.bool))
-            return conditioner(labels)
+                told = conditioner(torch.zeros(n, dtype=torch.int64), torch.ones(n, dtype=torch.bool))
+            else:
+                told = conditioner(labels)
+        return {**told, **seen}
 
     def _terms(self, x0: Tensor, denoiser: Denoiser, cond: Cond, noise: SeededNoise, probe: int) -> Terms:
         variance, of_decoder = self._variances

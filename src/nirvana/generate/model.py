@@ -257,6 +257,7 @@ class Model(Editable):
             "labels": list(self.labels),
             "prompts": self.parts.conditioner.prompts,
             "shape": list(self.parts.shape),
+            "concat": self.run.model_spec.get("concat"),
             "parameters": sum(p.numel() for p in weights),
             "recommended": cast("dict[str, Json]", dataclasses.asdict(self.parts.recommended)),
             "solvers": sorted(SOLVERS) if diffusion else [],

@@ -121,11 +121,19 @@ def _noisy(shape: tuple[int, ...], level: Level, rng: torch.Generator) -> Float[
 
 
 def random_cond(parts: ModelParts, batch: int, rng: torch.Generator) -> Cond:
-    """Conditions of random classes and examples of texts, a third of them dropped; none where the model has none."""
+    """Conditions of random classes and examples of texts, a third of them dropped, and of noise that is seen beside.
+
+    None where the model has none.
+    """
     classes = len(parts.conditioner.names)
     labels = torch.randint(max(classes, 1), (batch,), generator=rng)
     texts = tuple(islice(cycle(parts.conditioner.examples), batch))
-    return parts.conditioner(labels, torch.rand(batch, generator=rng) < 1 / 3, texts)
+    told = parts.conditioner(labels, torch.rand(batch, generator=rng) < 1 / 3, texts)
+    concat, size = parts.concat, parts.shape[1:]
+    if concat is None:
+        return told
+    picture = torch.rand(batch, concat.channels, *size, generator=rng) * 2 - 1
+    return {**told, **concat.slot(picture, torch.rand(batch, 1, *size, generator=rng) < 2 / 3)}
 
 
 def _double(cond: Cond) -> Cond:

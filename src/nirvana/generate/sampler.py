@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import nn
 
 from nirvana.condition import Reading
-from nirvana.diffusion.denoiser import Preconditioned
+from nirvana.diffusion.denoiser import Cond, Preconditioned
 from nirvana.diffusion.grid import below
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.noise import Between, Noise, SeededNoise
@@ -218,7 +218,8 @@ class Sampler(PictureSampler[ModelParts]):
         self.steering(request)
         check_engine(self.parts.conditioner, request)
         if request.edit is not None:
-            check_edit(request.edit, solver_of(request), rule_of(request), self.parts.shape)
+            solver, rule = solver_of(request), rule_of(request)
+            check_edit(request.edit, solver, rule, self.parts.shape, self.parts.concat, self.where)
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""
@@ -254,22 +255,47 @@ class Sampler(PictureSampler[ModelParts]):
         self.levels(request)  # refuses a searched grid that is still to be found
         return self._stream(request, request.batches() if batches is None else batches)
 
-    def _stream(self, request: SampleRequest, batches: Sequence[range]) -> Iterator[Preview]:
-        steering, levels = self.steering(request), self.levels(request)
+    def translated(
+        self,
+        request: SampleRequest,
+        inputs: UInt8[torch.Tensor, "m d h w"],
+        batches: Sequence[range] | None = None,
+    ) -> Iterator[Preview]:
+        """`stream` of a model of pairs: picture i is drawn from inputs[i mod m]."""
+        self.check(request)
+        self.levels(request)
+        return self._stream(request, request.batches() if batches is None else batches, inputs)
+
+    def _stream(
+        self, request: SampleRequest, batches: Sequence[range], inputs: torch.Tensor | None = None
+    ) -> Iterator[Preview]:
+        steering, levels, concat = self.steering(request), self.levels(request), self.parts.concat
         for batch in batches:
-            noise = self.noise(request, batch, self.parts.shape)
-            yield from self.drawn(steering, levels, batch, noise, FromNoise())
+            noise, beside = self.noise(request, batch, self.parts.shape), None
+            if inputs is not None and concat is not None:
+                shown = inputs[[i % len(inputs) for i in batch]].to(self.device)
+                beside = concat.slot(self.parts.codec.encode(shown), torch.ones(1, 1, 1, 1, dtype=torch.bool))
+            yield from self.drawn(steering, levels, batch, noise, FromNoise(), beside)
 
     def drawn(
-        self, steering: Steering, levels: Sequence[Level], batch: range, noise: Noise, beginning: Beginning
+        self,
+        steering: Steering,
+        levels: Sequence[Level],
+        batch: range,
+        noise: Noise,
+        beginning: Beginning,
+        beside: Cond | None = None,
     ) -> Iterator[Preview]:
-        """Every step of drawing the pictures `batch` of a request along `levels`."""
+        """Every step of drawing the pictures `batch` of a request along `levels`.
+
+        beside: the slot of what the network sees; None: nothing.
+        """
         request, codec = steering.request, self.parts.codec
         # A classifier steers by gradients, which inference mode does not record.
         quiet = torch.inference_mode if request.classifier is None else torch.no_grad
         # Entered anew for every step: a context manager held across a yield would leak into the caller.
         with quiet():
-            denoiser, cond = steering.conditioned(batch)
+            denoiser, cond = steering.conditioned(batch, beside)
             walk = beginning(denoiser, levels, solver_of(request), cond, noise)
         for number in range(1, request.walked + 1):
             with quiet():

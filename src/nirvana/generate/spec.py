@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nirvana.codec import Identity, codec_from_config
-from nirvana.condition import Conditioner, conditioner_from_config
+from nirvana.condition import MASKED, Concat, Conditioner, concat_from_config, conditioner_from_config
 from nirvana.diffusion.denoiser import NOISE_CODES, Native, NoiseCode, Preconditioned, TableCode
 from nirvana.diffusion.grid import GRIDS
 from nirvana.diffusion.markov import Chain
@@ -52,7 +52,7 @@ _REQUIRED = (
     "trained_lam",
     "recommended",
 )
-_DEFAULTS: Spec = {"learned_variance": False, "sigma_data": 0.5}
+_DEFAULTS: Spec = {"learned_variance": False, "sigma_data": 0.5, "concat": None}
 _NATIVES: tuple[Native, ...] = ("unit", "ratio", "sum")
 _C_IN: tuple[Literal["none", "edm"], ...] = ("none", "edm")
 
@@ -72,7 +72,8 @@ class Recommended:
 class ModelParts:
     """A model: the denoiser and conditioner (the weights), the codec, the schedule, and the chain where it has one.
 
-    shape: (C, H, W) of what the denoiser sees. trained_lam: the range of levels it was trained on.
+    shape: (C, H, W) of what the denoiser sees. trained_lam: the range of levels it was trained on. concat: the picture
+    that its network sees beside the noisy one, None for a model without.
     """
 
     denoiser: Preconditioned
@@ -83,6 +84,7 @@ class ModelParts:
     shape: tuple[int, ...]
     trained_lam: tuple[float, float]
     recommended: Recommended
+    concat: Concat | None = None
 
     def modules(self) -> nn.ModuleDict:
         """The modules with weights. Their `state_dict` and `named_parameters` are the names in every checkpoint."""
@@ -115,7 +117,8 @@ def build(spec: Spec) -> ModelParts:
     conditioner = conditioner_from_config(_object(spec, "conditioner"))
     shape = tuple(whole("the sizes of the model's shape", size, least=1) for size in _list(spec, "shape", least=2))
     learned = _one_of("learned_variance", spec["learned_variance"], (True, False))
-    net = _network(_object(spec, "network"), conditioner, shape, learned)
+    concat = None if spec["concat"] is None else concat_from_config(_object(spec, "concat"))
+    net = _network(_object(spec, "network"), conditioner, concat, shape, learned)
     sigma_data = number("sigma_data", spec["sigma_data"], least=1e-6)
     denoiser = Preconditioned(
         net,
@@ -136,6 +139,7 @@ def build(spec: Spec) -> ModelParts:
         shape=shape,
         trained_lam=(low, high),
         recommended=_recommended(_object(spec, "recommended")),
+        concat=concat,
     )
 
 
@@ -161,7 +165,9 @@ def config_of(made_of: type[T], values: Spec) -> T:
         raise Refused(f"the network of the model's description cannot be built ({error})") from None
 
 
-def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned: bool) -> UNet | DiT:
+def _network(
+    spec: Spec, conditioner: Conditioner, concat: Concat | None, shape: Sequence[int], learned: bool
+) -> UNet | DiT:
     values = dict(spec)
     kind = str(values.pop("kind", None))
     if kind not in NETWORKS:
@@ -175,6 +181,14 @@ def _network(spec: Spec, conditioner: Conditioner, shape: Sequence[int], learned
             f"the network's channels {config.channels} -> {config.out_channels}, dims {config.dims}, vector_dim"
             f" {config.vector_dim} and token_dim {config.token_dim} do not fit the shape {list(shape)} and the"
             f" conditioner's dim {conditioner.dim} and token_dim {conditioner.token_dim}"
+        )
+    width = 0 if concat is None else concat.width
+    if config.concat_channels != width or (
+        concat is not None and concat.kind == MASKED and concat.channels != shape[0]
+    ):
+        raise Refused(
+            f"the network's concat_channels {config.concat_channels} do not fit the concat of the model's description"
+            f" ({'none' if concat is None else concat}) and its pictures of {shape[0]} channels"
         )
     return network(config)  # pyright: ignore[reportArgumentType]
 

@@ -117,9 +117,12 @@ class Steering:
         """The classes a label can be of."""
         return class_names(self.parts, self.guide)
 
-    def conditioned(self, batch: range) -> tuple[Denoiser, Cond]:
-        """The denoiser for the pictures `batch` of the request, and the condition it is called with."""
-        denoiser, cond = self._guided(batch)
+    def conditioned(self, batch: range, seen: Cond | None = None) -> tuple[Denoiser, Cond]:
+        """The denoiser for the pictures `batch` of the request, and the condition it is called with.
+
+        seen: the slot `concat` of a model that has one; None: nothing is seen.
+        """
+        denoiser, cond = self._guided(batch, self._nothing_seen(len(batch)) if seen is None else seen)
         if self.guide is not None:
             denoiser = self.guide.around(
                 denoiser, [mixture(cast(str, self.request.label(i)), self.names) for i in batch]
@@ -127,24 +130,46 @@ class Steering:
         # The range is kept after guidance, which leaves it.
         return (Clipped(denoiser, *self.parts.codec.bounds) if self.request.clip else denoiser), cond
 
-    def _guided(self, batch: range) -> tuple[Denoiser, Cond]:
-        conditioner, rule = self.parts.conditioner, rule_of(self.request)
+    def _guided(self, batch: range, seen: Cond) -> tuple[Denoiser, Cond]:
+        conditioner = self.parts.conditioner
         if not conditional(conditioner):
-            return (self.denoiser if self.weak is None else Guided((self.denoiser, self.weak.denoiser), rule)), {}
+            return self._unasked(len(batch), seen), seen
+        rule = rule_of(self.request)
         asks = [asked(self.request, i, conditioner.names, conditioner.prompts) for i in batch]
         columns, weights = _columns(asks)
         # The negative one among them: conditions that are made together have the same shapes, and run in one call.
-        conds = self._conditions.of([*columns, *([ask] * len(batch) for ask in self._avoided)])
+        told = self._conditions.of([*columns, *([ask] * len(batch) for ask in self._avoided)])
+        # What is seen is seen in all branches: guidance is by what is asked for.
+        conds: list[Cond] = [{**cond, **seen} for cond in told]
         strong = (WithCond(self.denoiser, cond) for cond in conds[: len(columns)])
         if weights != [1.0]:
             rule = Composed(tuple(weights), rule)
-        return Guided((*strong, self._weak_branch(conds, columns[0])), rule), conds[0]
+        return Guided((*strong, self._weak_branch(conds, columns[0], seen)), rule), conds[0]
 
-    def _weak_branch(self, conds: Sequence[Cond], first: Sequence[Ask]) -> WithCond:
+    def _unasked(self, n: int, seen: Cond) -> Denoiser:
+        """The denoiser of a model that is told nothing: guided by itself earlier, or by what it sees, or not."""
+        rule = rule_of(self.request)
         if self.weak is not None:
-            return WithCond(self.weak.denoiser, self._weak_conditions.of([first])[0])
-        weak = conds[-1] if self._avoided else self.parts.conditioner.null(conds[0])
+            return Guided((self.denoiser, self.weak.denoiser), rule)
+        if not self._steered:
+            return self.denoiser
+        return Guided((WithCond(self.denoiser, seen), WithCond(self.denoiser, self._nothing_seen(n))), rule)
+
+    def _nothing_seen(self, n: int) -> Cond:
+        concat, size = self.parts.concat, self.parts.shape[1:]
+        return {} if concat is None else concat.nothing(n, size, self.device)
+
+    def _weak_branch(self, conds: Sequence[Cond], first: Sequence[Ask], seen: Cond) -> WithCond:
+        if self.weak is not None:
+            return WithCond(self.weak.denoiser, {**self._weak_conditions.of([first])[0], **seen})
+        weak = conds[-1] if self._avoided else {**self.parts.conditioner.null(conds[0]), **seen}
         return WithCond(self.denoiser, weak)
+
+    @property
+    def _steered(self) -> bool:
+        """Whether the request asks for guidance."""
+        request = self.request
+        return request.guidance != 1 or request.guidance_interval is not None or request.rule != "cfg"
 
     @cached_property
     def _conditions(self) -> Conditions:
@@ -206,7 +231,7 @@ class Steering:
 
     def _check_branches(self) -> None:
         request, conditioner = self.request, self.parts.conditioner
-        guided = request.guidance != 1 or request.guidance_interval is not None or request.rule != "cfg"
+        guided = self._steered and self.parts.concat is None
         if not conditional(conditioner) and self.weak is None and (guided or request.negative is not None):
             raise Refused(
                 f"{self.where} was trained without labels or captions, so there is nothing to guide; leave guidance at"

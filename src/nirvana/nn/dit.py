@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -92,7 +91,8 @@ class DiT(nn.Module):
     """Patches, transformer blocks, patches: F = net(x, noise, cond), of the slots and sizes that `UNet` has.
 
     x (b, channels, s...), noise (b,) a number in about 0..1000 that codes the level; result (b, out_channels, s...), 0
-    at the start of training. Any size: the last cells are repeated up to a multiple of patch.
+    at the start of training. The weights of `concat` start at 0, as there. Any size: the last cells are repeated up to
+    a multiple of patch.
     Source: Peebles & Xie 2023; Dosovitskiy et al. 2021.
     """
 
@@ -101,7 +101,10 @@ class DiT(nn.Module):
         self.config = config
         cells = config.patch**config.dims
         self.embedding = Embedding(config.width, config.width, config.vector_dim)
-        self.enter = nn.Linear((config.channels + config.concat_channels) * cells, config.width)
+        self.enter = nn.Linear(config.channels * cells, config.width)
+        self.concat = (
+            zeroed(nn.Linear(config.concat_channels * cells, config.width)) if config.concat_channels else None
+        )
         self.positions = Positions(config.dims, config.width)
         self.tokens = token_entry(config.token_dim, config.width) if config.token_dim else None
         self.blocks = nn.ModuleList(DiTBlock(config, i % READS == 0) for i in range(config.depth))
@@ -122,11 +125,11 @@ class DiT(nn.Module):
         config, sizes = self.config, x.shape[2:]
         if x.ndim - 2 != config.dims:
             raise ValueError(f"transformer of {config.dims} dimensions: x has {x.ndim - 2} ({tuple(x.shape)})")
-        if config.concat_channels:
-            x = torch.cat([x, cond["concat"].to(x.dtype)], dim=1)
-        patches = unshuffle(pad_to_multiple(x, config.patch), config.patch)
+        patches = self._patches(x)
         places = patches.shape[2:]
         hidden = self.enter(patches.flatten(2).transpose(1, 2)) + self.positions(places).to(x.dtype)
+        if self.concat is not None:
+            hidden = hidden + self.concat(self._patches(cond["concat"].to(x.dtype)).flatten(2).transpose(1, 2))
         embedding = self.embedding(noise, cond.get("vector"))
         tokens = None if self.tokens is None else self.tokens(cond["tokens"])
         for block in self.blocks:
@@ -134,3 +137,7 @@ class DiT(nn.Module):
         scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=-1)
         out = self.out(self.norm(hidden) * (1 + scale) + shift)
         return crop_to(shuffle(out.transpose(1, 2).unflatten(2, places), config.patch), sizes)
+
+    def _patches(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *t"]:
+        """Padded, and the cells of a patch in channels."""
+        return unshuffle(pad_to_multiple(x, self.config.patch), self.config.patch)

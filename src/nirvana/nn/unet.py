@@ -145,8 +145,10 @@ class UNet(nn.Module):
 
     x (b, channels, s...), noise (b,) a number in about 0..1000 that codes the level, cond: the slots of `slots`:
     vector (b, vector_dim), tokens (b, l, token_dim) with tokens_mask (b, l), concat (b, concat_channels, s...);
-    result (b, out_channels, s...), 0 at the start of training. Any size: inside, the last cells are repeated up to a
-    multiple of `config.stride` and the result is cropped, so at multiples nothing is padded.
+    result (b, out_channels, s...), 0 at the start of training. What `concat` holds enters by weights that start at 0,
+    so that a trained network which is given this slot says at first, bit for bit, what it said before. Any size:
+    inside, the last cells are repeated up to a multiple of `config.stride` and the result is cropped, so at multiples
+    nothing is padded.
     Source: Ronneberger et al. 2015; Ho et al. 2020, appendix B; the stem: Shi et al. 2016.
     """
 
@@ -157,7 +159,9 @@ class UNet(nn.Module):
         embedding = 4 * config.width
         widths = [config.width * multiplier for multiplier in config.multipliers]
         self.embedding = Embedding(2 * config.width, embedding, config.vector_dim)
-        self.stem = conv(dims, (config.channels + config.concat_channels) * cells, widths[0])
+        self.stem = conv(dims, config.channels * cells, widths[0])
+        # A convolution of channels side by side is the sum of two; apart, the second can start at 0.
+        self.concat = zeroed(conv(dims, config.concat_channels * cells, widths[0])) if config.concat_channels else None
         self.positions = Positions(dims, widths[0]) if config.positions else None
         self.tokens = token_entry(config.token_dim, config.token_width) if config.token_dim else None
         self.encoder = nn.ModuleList()
@@ -210,10 +214,10 @@ class UNet(nn.Module):
         config, sizes = self.config, x.shape[2:]
         if x.ndim - 2 != config.dims:
             raise ValueError(f"U-Net of {config.dims} dimensions: x has {x.ndim - 2} ({tuple(x.shape)})")
-        if config.concat_channels:
-            x = torch.cat([x, cond["concat"].to(x.dtype)], dim=1)
-        x = unshuffle(pad_to_multiple(x, config.stride), config.stem)
-        x = self.stem(x.contiguous(memory_format=MEMORY_FORMATS[config.dims]))
+        beside = None if self.concat is None else self.concat(self._cells(cond["concat"].to(x.dtype)))
+        x = self.stem(self._cells(x))
+        if beside is not None:
+            x = x + beside
         if self.positions is not None:
             x = x + self.positions(x.shape[2:]).T.unflatten(1, x.shape[2:]).to(x.dtype)
         tokens = None if self.tokens is None else self.tokens(cond["tokens"])
@@ -228,6 +232,11 @@ class UNet(nn.Module):
             for stage in stages:  # pyright: ignore[reportGeneralTypeIssues]
                 x = stage(torch.cat([x, skips.pop()], dim=1), *context)
         return crop_to(shuffle(self.out(silu(self.norm(x))), config.stem), sizes)
+
+    def _cells(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *t"]:
+        """Padded, and the cells of the stem in channels."""
+        cells = unshuffle(pad_to_multiple(x, self.config.stride), self.config.stem)
+        return cells.contiguous(memory_format=MEMORY_FORMATS[self.config.dims])
 
     def _encode(
         self, x: Float[Tensor, "b c *s"], context: tuple[Tensor, Tensor | None, Tensor | None]

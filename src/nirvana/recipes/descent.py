@@ -19,9 +19,9 @@ from nirvana.train.run import RunFolder
 
 _TABLE = "conditioner.embedding.weight"
 """So end the names of the tables of classes: a GAN has one for each of its players."""
-_WAYS_IN = ("vector_dim", "token_dim")
+_WAYS_IN = ("vector_dim", "token_dim", "concat_channels")
 """The sizes of a network's conditions, which a child may have others of."""
-_ENTRIES = (".tokens.", ".embedding.vector.")
+_ENTRIES = (".tokens.", ".embedding.vector.", ".concat.")
 """Parts of the names of a network's weights that its conditions enter by."""
 
 

@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nirvana.data import DEFAULT_SIZE, Dataset, open_data
+from nirvana.condition import MASKED, PAIRED, Concat
+from nirvana.data import DEFAULT_SIZE, Dataset, open_data, open_pairs
 from nirvana.data.decisions import STORED, Decisions, read_decisions, stored
 from nirvana.diffusion import Objective
-from nirvana.errors import unknown
+from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.family import Parts, model_parts
 from nirvana.generate.latent import any_sampler
-from nirvana.generate.latent_spec import GanParts, VaeParts
+from nirvana.generate.latent_spec import FAMILIES, GanParts, VaeParts
 from nirvana.generate.model import find
 from nirvana.generate.request import SampleRequest
-from nirvana.generate.sampler import PictureSampler
+from nirvana.generate.sampler import PictureSampler, Sampler
 from nirvana.generate.spec import ModelParts
 from nirvana.latent import Evidence, Relativistic
 from nirvana.modality import grid, to_png_bytes
@@ -32,9 +33,10 @@ from nirvana.recipes.descent import freeze as frozen
 from nirvana.recipes.older import AdversarialTask, VariationalTask
 from nirvana.recipes.order import Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
-from nirvana.recipes.recipe import RECIPES, Facts, Recipe
+from nirvana.recipes.recipe import RECIPES, Facts, Recipe, as_in
 from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
 from nirvana.recipes.task import DiffusionTask, PictureBatches, PictureTask
+from nirvana.recipes.translations import translations
 from nirvana.train.device import pick_device, seeded
 from nirvana.train.events import Event
 from nirvana.train.loop import Hooks, train
@@ -74,9 +76,14 @@ class Training:
         return train(self.task, self.batches, self.run.plan, self.run, Hooks(sample=self._grid))
 
     def _grid(self, weights: Mapping[str, Tensor], images: int) -> bytes:
-        """Pictures of fixed seeds with the averaged weights: a column a class or a caption, three rows."""
+        """Pictures of fixed seeds with the averaged weights: a column a class or a caption, three rows.
+
+        Of pairs, a column each: what is shown, what is drawn from it, what was wanted.
+        """
         del images
         sampler, request = _grid_request(self.run.model_spec, weights, self.task.device, str(self.run.path))
+        if self.data.inputs is not None:
+            return translations(cast(Sampler, sampler), request, self.data, _GRID_COLUMNS)
         pictures = sampler.pictures(request)
         columns = request.n // _GRID_ROWS
         named = list(request.prompts or request.labels) or None
@@ -112,13 +119,21 @@ def prepare(
     """
     if order.recipe not in RECIPES:
         raise unknown("recipe", order.recipe, RECIPES)
+    if order.recipe in FAMILIES and (order.inpaint or order.target is not None):
+        raise Refused(
+            f"the recipe '{order.recipe}' sees no picture beside its own; leave --inpaint and --target out, or choose a"
+            " recipe of a diffusion model"
+        )
     begun_at, device = time.monotonic(), pick_device(order.device)
     asked = order.condition in ("captions", "both")
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
     decisions = _decisions(begun, order)
-    reader = partial(
-        open_data, order.source, allow_bad=allow_bad, captions=asked, progress=progress, decisions=decisions
+    opened = (
+        partial(open_data, order.source, decisions=decisions)
+        if order.target is None
+        else partial(open_pairs, order.source, order.target)
     )
+    reader = partial(opened, allow_bad=allow_bad, captions=asked, progress=progress)
     parent = None
     # Once a checkpoint is there, the run it started from is not needed any more.
     if order.start is not None and (begun is None or begun.latest() is None):
@@ -135,7 +150,7 @@ def prepare(
         data = reader(size=size)
         planner = _planner(order, data, subject, device, parent, begun_at)
     planned = planner.plan()
-    start = None if parent is None else descended_weights(parent, _facts(data, subject))
+    start = None if parent is None else descended_weights(parent, _facts(order, data, subject))
     # The model is built before its folder: nothing is left behind where that fails.
     task = make_task(planned.recipe, planned.recipe.model, planned.plan, device, start, order.freeze)
     run = RunFolder.open_or_create(
@@ -163,7 +178,7 @@ def _resumed(
     )
     subject = subject_in(same.model_spec, same.config)
     remember(subject, data, encoding)
-    facts = _facts(data, subject)
+    facts = as_in(_facts(order, data, subject), same.model_spec)
     recipe = RECIPES[order.recipe](facts)
     start = None if parent is None else descended_weights(parent, facts)
     task = make_task(recipe, same.model_spec, same.plan, device, start, order.freeze)
@@ -181,12 +196,26 @@ def _decisions(begun: RunFolder | None, order: Order) -> Decisions | None:
 def _manifest(data: Dataset, decisions: Decisions | None) -> dict[str, Json]:
     """What the run folder holds about its data."""
     manifest = data.manifest.to_json()
+    if data.inputs is not None:
+        manifest["inputs"] = data.inputs.manifest.to_json()
     return manifest if decisions is None else {**manifest, STORED: decisions.to_json()}
 
 
-def _facts(data: Dataset, subject: Subject, width: int | None = None) -> Facts:
+def _facts(order: Order, data: Dataset, subject: Subject, width: int | None = None) -> Facts:
     size, channels = data.images.shape[1], data.images.shape[3]
-    facts = Facts(size, channels, subject.names, encoder=subject.encoder, examples=subject.examples)
+    beside = None
+    if order.inpaint:
+        beside = Concat(MASKED, channels)
+    elif data.inputs is not None:
+        beside = Concat(PAIRED, data.inputs.images.shape[3])
+    facts = Facts(
+        size,
+        channels,
+        subject.names,
+        encoder=subject.encoder,
+        examples=subject.examples,
+        concat=None if beside is None else beside.config(),
+    )
     return facts if width is None else replace(facts, width=width)
 
 
@@ -194,9 +223,11 @@ def _planner(
     order: Order, data: Dataset, subject: Subject, device: torch.device, parent: RunFolder | None, begun_at: float
 ) -> Planner:
     def make(width: int | None) -> Recipe:
-        facts = _facts(data, subject, width)
-        recipe = RECIPES[order.recipe](facts)
-        return recipe if parent is None else replace(recipe, model=descended(recipe, parent, facts))
+        facts = _facts(order, data, subject, width)
+        if parent is None:
+            return RECIPES[order.recipe](facts)
+        recipe = RECIPES[order.recipe](as_in(facts, parent.model_spec))
+        return replace(recipe, model=descended(recipe, parent, facts))
 
     def draw(recipe: Recipe, weights: Mapping[str, Tensor]) -> float:
         sampler, request = _grid_request(recipe.model, weights, device, "a trial")

@@ -25,7 +25,8 @@ class Order:
     images or minutes, or neither (then `DEFAULT_MINUTES`); width, batch: of the network and of a step; accumulate:
     parts a batch is computed in; `start`: the run of `--from`; freeze: parts that keep its weights. manifest: what
     `nirvana data check` wrote. condition: what the model is told of its pictures; encoder: of texts; templates,
-    shuffle_tags: how captions are varied. Raises Refused for values out of range.
+    shuffle_tags: how captions are varied. inpaint: learn to fill what is hidden of a picture; target: learn to make the
+    pictures of this source of those of `source`. Raises Refused for values out of range.
     """
 
     source: str
@@ -47,6 +48,8 @@ class Order:
     templates: tuple[str, ...] = ()
     shuffle_tags: bool = False
     freeze: tuple[str, ...] = ()
+    inpaint: bool = False
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if self.images is not None and self.minutes is not None:
@@ -75,6 +78,14 @@ class Order:
         if self.freeze and self.start is None:
             raise Refused("--freeze keeps the weights of the run that --from names; give that too, or leave it out")
 
+        if self.inpaint and self.target is not None:
+            raise Refused("--inpaint and --target are two things to learn; give one of them, and train twice for both")
+        if self.target is not None and self.manifest is not None:
+            raise Refused(
+                "--manifest decides about the pictures of one source, and --target names a second; clean both"
+                " with `nirvana data check --fix`, or leave one out"
+            )
+
     def to_json(self) -> dict[str, Json]:
         """What the run folder stores, and compares with when the command is given again.
 
@@ -95,8 +106,11 @@ class Order:
         for name in ("templates", "freeze"):
             if getattr(self, name):
                 chosen[name] = list(getattr(self, name))
-        if self.shuffle_tags:
-            chosen["shuffle_tags"] = True
+        for name in ("shuffle_tags", "inpaint"):
+            if getattr(self, name):
+                chosen[name] = True
+        if self.target is not None:
+            chosen["target"] = self.target
         return {
             "source": self.source,
             "size": self.size,

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from nirvana.data import Dataset, open_data
+from nirvana.data import Dataset, open_data, open_pairs
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.family import model_parts
 from nirvana.generate.latent import any_sampler
 from nirvana.generate.model import find
 from nirvana.recipes.image import make_task
-from nirvana.recipes.recipe import RECIPES, Facts, Recipe
+from nirvana.recipes.recipe import RECIPES, Facts, Recipe, as_in
 from nirvana.recipes.rehearsal import elsewhere
 from nirvana.recipes.subject import subject_in
 from nirvana.recipes.task import PictureBatches, PictureTask
@@ -233,17 +234,20 @@ def _recipe(run: RunFolder) -> Recipe:
 def facts_in(spec: Mapping[str, Json]) -> Facts:
     """What the recipe of a described model looked at."""
     shape, subject = cast("list[int]", spec["shape"]), subject_in(spec)
-    return Facts(shape[-1], shape[0], subject.names, encoder=subject.encoder, examples=subject.examples)
+    concat = cast("Mapping[str, Json] | None", spec.get("concat"))
+    facts = Facts(shape[-1], shape[0], subject.names, encoder=subject.encoder, examples=subject.examples, concat=concat)
+    return as_in(facts, spec)
 
 
 def _data(run: RunFolder) -> Dataset:
     """The pictures of `run`. Refused, naming the source, where they are gone or are others by now."""
-    parts, source = model_parts(run.model_spec), run.config.get("source")
+    parts, source, target = model_parts(run.model_spec), run.config.get("source"), run.config.get("target")
     if not isinstance(source, str):
         raise Refused(f"{run.path} does not say what it was trained on, so no training step can be measured")
     try:
         # The side that the plan chose, where the command left it open.
-        data = open_data(source, size=parts.shape[-1], allow_bad=True)
+        opened = partial(open_data, source) if target is None else partial(open_pairs, source, str(target))
+        data = opened(size=parts.shape[-1], allow_bad=True)
     except Refused as refusal:
         raise Refused(f"the data of {run.path} cannot be read ({refusal})") from None
     height, width, channels = data.images.shape[1:]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from nirvana.condition import concat_from_config
 from nirvana.diffusion import (
     Chain,
     DiscreteUniform,
@@ -43,7 +44,8 @@ WIDTH = 32
 class Facts:
     """What a recipe looks at: the pictures' size and channels, the names of the classes, the description of the text
     encoder (neither: unconditional) with examples of captions, and the planner's choice of the network: channels at the
-    finest level, and the side of the stem's cells (None: `stem_of`).
+    finest level, and the side of the stem's cells (None: `stem_of`). concat: the description of what is seen beside the
+    noisy picture (`Concat`), None for a model without.
     """
 
     size: int
@@ -53,11 +55,23 @@ class Facts:
     stem: int | None = None
     encoder: Mapping[str, Json] | None = None
     examples: tuple[str, ...] = ()
+    concat: Mapping[str, Json] | None = None
 
     @property
     def conditional(self) -> bool:
         """Whether the model is told anything of its pictures."""
         return bool(self.names) or self.encoder is not None
+
+
+_DIT_TIMES = 4
+"""A transformer is so many times as wide as a U-Net would be."""
+
+
+def as_in(facts: Facts, spec: Mapping[str, Json]) -> Facts:
+    """`facts` with the width and the cells of the network of a description: a recipe chooses by them."""
+    network = cast("Mapping[str, Any]", spec["network"])
+    cells, times = ("patch", _DIT_TIMES) if network["kind"] == "dit" else ("stem", 1)
+    return replace(facts, width=network["width"] // times, stem=network[cells])
 
 
 AnyObjective = Objective | Relativistic | Evidence
@@ -99,7 +113,13 @@ def network(facts: Facts, outputs: int = 1) -> UNetConfig:
         positions=facts.encoder is not None,
         vector_dim=vector_dim(facts),
         token_dim=token_dim(facts),
+        concat_channels=concat_channels(facts),
     )
+
+
+def concat_channels(facts: Facts) -> int:
+    """The size of the network's slot for a picture beside the noisy one."""
+    return 0 if facts.concat is None else concat_from_config(facts.concat).width
 
 
 def vector_dim(facts: Facts) -> int:
@@ -142,6 +162,7 @@ def describe(
     learned_variance: bool = False,
 ) -> dict[str, Json]:
     """The model's description: what `nirvana.generate.spec.build` reads."""
+    beside: dict[str, Json] = {} if facts.concat is None else {"concat": facts.concat}
     return {
         "network": cast("Json", network_spec(net)),
         "parameterization": parameterization,
@@ -154,6 +175,7 @@ def describe(
         "shape": [facts.channels, facts.size, facts.size],
         "sigma_data": sigma_data,
         "learned_variance": learned_variance,
+        **beside,
         "trained_lam": list(trained_lam),
         "recommended": {
             "steps": recommended.steps,
@@ -205,10 +227,11 @@ def dit(facts: Facts) -> Recipe:
     net = DiTConfig(
         channels=facts.channels,
         out_channels=facts.channels,
-        width=4 * facts.width,
+        width=_DIT_TIMES * facts.width,
         patch=facts.stem or patch_of(facts.size),
         vector_dim=vector_dim(facts),
         token_dim=token_dim(facts),
+        concat_channels=concat_channels(facts),
     )
     model = describe(
         facts,

@@ -16,7 +16,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from nirvana.condition import PAIRED
 from nirvana.files import Json
+from nirvana.generate.spec import ModelParts
 from nirvana.recipes.task import PictureBatches, Pictures, PictureTask
 from nirvana.train import memory
 from nirvana.train.device import seeded
@@ -111,7 +113,7 @@ def needed(task: PictureTask, plan: TrainPlan, shape: tuple[int, ...]) -> Callab
     ):
         texts = tuple(islice(cycle(task.parts.conditioner.examples), _PROBE))
         labels = torch.zeros(_PROBE, dtype=torch.int64)
-        batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), labels, texts)
+        batch = Pictures(torch.zeros(_PROBE, *shape, dtype=torch.uint8), labels, texts, _inputs(task, shape))
         most = 0
         for phase in task.phases:
             kept.clear()
@@ -120,3 +122,11 @@ def needed(task: PictureTask, plan: TrainPlan, shape: tuple[int, ...]) -> Callab
             del loss
     fixed = 3 * trained + len(plan.ema) * averaged
     return lambda part: fixed + ceil(_TRANSIENT * most * part / _PROBE)
+
+
+def _inputs(task: PictureTask, shape: tuple[int, ...]) -> Tensor | None:
+    """Black inputs for a model of pairs."""
+    concat = task.parts.concat if isinstance(task.parts, ModelParts) else None
+    if concat is None or concat.kind != PAIRED:
+        return None
+    return torch.zeros(_PROBE, concat.channels, *shape[1:], dtype=torch.uint8)

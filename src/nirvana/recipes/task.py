@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from nirvana.condition import MASKED
+from nirvana.condition.masks import NUMBERS, hidden
 from nirvana.data import Dataset, Wording, flips, mirrored, order, said
 from nirvana.diffusion import Objective, sample_rng, stratified
 from nirvana.generate.family import Parts
@@ -20,11 +23,15 @@ from nirvana.train.task import Loss, Phase, Position, Task
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """A batch: pictures as bytes, (b, c, h, w), their integer labels (zeros where there are none), and their texts."""
+    """A batch: pictures as bytes, (b, c, h, w), their integer labels (zeros where there are none), and their texts.
+
+    inputs: what they are to be made of, for a model of pairs.
+    """
 
     x0: UInt8[Tensor, "b c h w"]
     labels: Int64[Tensor, " b"]
     texts: tuple[str, ...] = ()
+    inputs: UInt8[Tensor, "b d h w"] | None = None
 
 
 class PictureBatches:
@@ -39,20 +46,26 @@ class PictureBatches:
     def batch(self, indices: range) -> Pictures:
         """The pictures that the global sample indices show."""
         chosen = order(self.seed, len(self.data), indices)
-        images = self.data.images[chosen]
+        images, beside = self.data.images[chosen], self.data.inputs
+        inputs = None if beside is None else beside.images[chosen]
         if self.flip:
-            images = mirrored(images, flips(self.seed, indices))
+            which = flips(self.seed, indices)
+            images, inputs = mirrored(images, which), None if inputs is None else mirrored(inputs, which)
         labels = torch.zeros(len(chosen), dtype=torch.int64)
         if self.data.labels is not None:
             labels = torch.from_numpy(self.data.labels[chosen])
         texts: tuple[str, ...] = ()
         if self.wording is not None and self.data.captions is not None:
             texts = said(self.wording, self.data.captions, chosen.tolist(), self.seed, indices)
-        return Pictures(torch.from_numpy(images).permute(0, 3, 1, 2), labels, texts)
+        return Pictures(_channels_first(images), labels, texts, None if inputs is None else _channels_first(inputs))
 
     def files(self, indices: range) -> list[str]:
         """Their files, in order."""
         return self.data.files(order(self.seed, len(self.data), indices).tolist())
+
+
+def _channels_first(images: UInt8[np.ndarray, "b h w c"]) -> UInt8[Tensor, "b c h w"]:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 @runtime_checkable
@@ -107,7 +120,7 @@ class WeightsTask:
 class DiffusionTask(WeightsTask):
     """Train the denoiser and conditioner of `parts` on `objective`.
 
-    Level, dropout of the condition and noise of a picture are functions of (seed, global sample index) alone; the
+    Level, dropout of the condition, noise and mask of a picture are functions of (seed, global sample index) alone; the
     levels of a batch are stratified over `strata` indices. `compile`: make kernels of the network (in place: names
     stay). The weights must be where they will be trained.
     """
@@ -130,10 +143,30 @@ class DiffusionTask(WeightsTask):
         x0 = parts.codec.encode(sent(batch.x0, device))
         u, coin, eps = self._draw(position, x0.shape[1:])
         level = self.objective.sampler(stratified(u, torch.tensor(position.indices), self.strata))
-        cond = parts.conditioner(batch.labels, parts.conditioner.dropped(coin), batch.texts)
+        told = parts.conditioner(batch.labels, parts.conditioner.dropped(coin), batch.texts)
+        cond = {**told, **self._seen(batch, x0, position)}
         measured = self.objective.loss(parts.denoiser, x0, sent(eps, device), level, cond)
         terms = {name: value.mean() for name, value in measured.terms.items()}
         return Loss(measured.total, measured.per_sample, terms if len(terms) > 1 else {}, measured.lam)
+
+    def _seen(self, batch: Pictures, x0: Float[Tensor, "b c h w"], position: Position) -> dict[str, Tensor]:
+        """What is seen beside the noisy picture: a part of it, or its input; of some nothing."""
+        concat, size = self.parts.concat, (x0.shape[2], x0.shape[3])
+        if concat is None:
+            return {}
+        drawn = torch.stack(
+            [
+                torch.rand(1 + NUMBERS, generator=sample_rng(position.seed, index, "concat"))
+                for index in position.indices
+            ]
+        )
+        u = sent(drawn, self.device)
+        shown = (u[:, 0] >= concat.drop)[:, None, None, None]
+        if concat.kind == MASKED:
+            return concat.slot(x0, shown & ~hidden(u[:, 1:], size))
+        if batch.inputs is None:
+            raise ValueError("a model of pairs needs the inputs of its pictures")
+        return concat.slot(self.parts.codec.encode(sent(batch.inputs, self.device)), shown)
 
     @staticmethod
     def _draw(
