@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 
 from nirvana import load
 from nirvana.codec import Identity
+from nirvana.condition.concat import MASKED
 from nirvana.data import Dataset, open_data
 from nirvana.diffusion.inpaint import calls
 from nirvana.evaluate import kernel_distance, open_space
@@ -54,6 +55,8 @@ SETTINGS: tuple[tuple[str, int], ...] = (
     ("langevin:steps=8", 25),
 )
 """(method, steps) of every cell."""
+COMPARED: tuple[tuple[str, int], ...] = (("ddnm", 25), ("repaint:resample=4,jump=4", 25), ("langevin:steps=4", 25))
+"""Those that the sheet shows."""
 LEARNED: tuple[tuple[str, int], ...] = (("learned", 10), ("learned", 25), ("learned", 50))
 """Those of a model that learned to fill holes."""
 
@@ -97,7 +100,7 @@ MASKS: Mapping[str, Mask] = {"box": box, "half": half, "free-form": free_form, "
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """The held-out pictures with their holes (True: to be filled), and real ones to compare with."""
+    """The held-out pictures, what they show, and features of other real ones to compare with."""
 
     pictures: np.ndarray
     said: tuple[str, ...]
@@ -111,12 +114,8 @@ def held_of(model: Model, n: int) -> Held:
     data = open_data(f"{source}:test", size=side)
     chosen = np.linspace(0, len(data) - 1, n).round().astype(int)
     rest = np.setdiff1d(np.linspace(0, len(data) - 1, REAL + n).round().astype(int), chosen)
-    return Held(
-        np.ascontiguousarray(data.images[chosen]),
-        tuple(_said(data, int(i), model) for i in chosen),
-        np.ascontiguousarray(data.images[rest]),
-        open_space("efflite0", model.device),
-    )
+    said, space = tuple(_said(data, int(i), model) for i in chosen), open_space("efflite0", model.device)
+    return Held(np.ascontiguousarray(data.images[chosen]), said, space(np.ascontiguousarray(data.images[rest])), space)
 
 
 def _said(data: Dataset, i: int, model: Model) -> str:
@@ -166,7 +165,7 @@ def measured(model: Model, held: Held, kind: str, method: str, steps: int, guida
     request = request_of(model, held, method, steps, guidance)
     a, b = (filled(model, held, masks, request, seed) for seed in (0, len(masks)))
     true, found = held.space(held.pictures), held.space(a)
-    kid = kernel_distance(found, held.space(held.real))
+    kid = kernel_distance(found, held.real)
     apart = np.linalg.norm(true - found, axis=1).mean() / np.linalg.norm(true - np.roll(true, 1, axis=0), axis=1).mean()
     hole = np.broadcast_to(masks[..., None], a.shape)
     levels = model.diffusion(request.weights, "edit").levels(request)
@@ -182,12 +181,17 @@ def measured(model: Model, held: Held, kind: str, method: str, steps: int, guida
     }
 
 
+def learned(model: Model) -> bool:
+    """Whether it learned to fill holes."""
+    concat = model.diffusion("ema", "edit").parts.concat
+    return concat is not None and concat.kind == MASKED
+
+
 def cells(run: str, work: Path, n: int, guidance: float) -> Iterator[tuple[str, str, int, dict[str, float]]]:
     """(mask, method, steps, figures) of every cell; those that were measured before are read."""
     model, held = load(run), None
-    learned = "learned" in str(model.run.config.get("recipe")) or model.run.config.get("recipe") == "inpaint"
     for kind in MASKS:
-        for method, steps in (*SETTINGS, *(LEARNED if learned else ())):
+        for method, steps in (*SETTINGS, *(LEARNED if learned(model) else ())):
             asked = [model.info()["weights_sha256"], kind, method, steps, n, guidance]
             path = work / f"{digest_of({'asked': cast(Any, asked)})[:24]}.json"
             if not path.is_file():
@@ -206,7 +210,7 @@ def sheet(run: str, n: int, guidance: float) -> bytes:
     few = Held(held.pictures[:SHOWN], held.said[:SHOWN], held.real, held.space)
     grey = np.where(masks[..., None], 128, few.pictures).astype(np.uint8)
     rows, names = [few.pictures, grey], ["true", "given"]
-    for method, steps in (("ddnm", 25), ("repaint:resample=4,jump=4", 25), ("langevin:steps=4", 25)):
+    for method, steps in (*COMPARED, *(LEARNED[1:2] if learned(model) else ())):
         rows.append(filled(model, few, masks, request_of(model, few, method, steps, guidance), 0))
         names.append(method.partition(":")[0])
     return to_png_bytes(np.asarray(grid(np.concatenate(rows), SHOWN, names)))
