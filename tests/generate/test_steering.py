@@ -281,7 +281,7 @@ def test_pictures_record_what_steered_them_and_reproduce(model: Model, tmp_path:
     paths = made.save(tmp_path / "out")
     saved: Any = read_png(paths[1])[1]["request"]
     assert {name: saved[name] for name in asked} == asked and saved["solver"] == "ddim:eta=0.5"
-    assert saved["version"] == 6
+    assert saved["version"] == VERSION
     for path in paths:
         assert reproduce(path, classifiers=PICKY).same_bytes
     with pytest.raises(Refused, match="loaded without a classifier, so 'picky:scale=2' cannot steer"):
