@@ -20,6 +20,7 @@ from nirvana.diffusion.solver import DDIM
 from nirvana.errors import Refused
 from nirvana.generate.model import Model, load
 from nirvana.generate.reproduction import reproduce
+from nirvana.generate.request import VERSION
 from nirvana.generate.sampler import Sampler
 from nirvana.generate.sheet import axis, requests
 from nirvana.generate.spec import build
