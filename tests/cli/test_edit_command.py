@@ -50,6 +50,10 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         Image.fromarray(rng.integers(0, 256, (8, 10), dtype=np.uint8)).save(f"photos/{name}.png")
         Image.fromarray(mask).save(f"masks/{name}.png")
+    (tmp_path / "photos" / ".tmp-1-c.png").write_bytes(b"half")
+    Path("twins").mkdir()
+    for name in ("white.png", "twins/a.png", "twins/a.jpg"):
+        Image.fromarray(np.full((8, 10), 255, np.uint8)).save(name)
 
 
 def test_inpaint_writes_pictures_with_their_record(run: str, capsys: Captured) -> None:
@@ -209,6 +213,9 @@ def test_python_makes_the_same_files(run: str, args: list[str], call: str, capsy
         (["inpaint", "RUN", "photos/a.png", "masks/a.png", "--out", "photos/a.png"], "photos/a.png is a file"),
         (["outpaint", "RUN", "photos/a.png"], "say how far"),
         (["outpaint", "RUN", "photos/a.png", "--to", "5x5"], "larger than 5x5"),
+        (["outpaint", "RUN", "photos/a.png", "--to", "10x8"], "the picture is 10x8 already"),
+        (["inpaint", "RUN", "photos/a.png", "white.png", "--invert"], "white everywhere"),
+        (["vary", "RUN", "twins"], "twins/a.jpg and twins/a.png have one name"),
         (["outpaint", "RUN", "photos/a.png", "--to", "five"], "such as 512x256, got 'five'"),
         (["vary", "RUN", "photos/a.png", "--source", "cat"], "encode the picture"),
         (["vary", "RUN", "empty"], "has no pictures"),

@@ -123,9 +123,16 @@ def _pairs(image: str, mask: str | None) -> list[tuple[Path, Path | None]]:
 
 
 def _pictures(folder: Path) -> list[Path]:
+    """All that are not hidden, as what is half-written is. Refused where two differ in their suffix alone."""
     from nirvana.data.decode import EXTENSIONS
 
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    found = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")]
+    names: dict[str, Path] = {}
+    for path in sorted(found):
+        other = names.setdefault(path.stem, path)
+        if other is not path:
+            raise Refused(f"{other} and {path} have one name, which results go by; rename one of them")
+    return list(names.values())
 
 
 def _targets(folder: Path, stem: str, n: int) -> list[Path]:

@@ -108,6 +108,8 @@ class Editing:
         share[top : top + height, left : left + width] = inside
         share = feathered(share, change.feather)
         if not (share > 0).any():
+            if change.invert:
+                raise Refused("the mask is white everywhere, so with --invert nothing would change; leave --invert out")
             raise Refused("the mask is black everywhere, so nothing would change; white is what changes (--invert)")
         channels, tall, wide = shape
         outer = max(0, tall - share.shape[0]), max(0, wide - share.shape[1])

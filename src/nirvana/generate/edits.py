@@ -192,6 +192,8 @@ def _in_the_middle(change: Changes, photo: Photo, size: tuple[int, int]) -> Chan
     (height, width), (wide, tall) = photo.size, size
     if wide < width or tall < height:
         raise Refused(f"the picture is {width}x{height}, larger than {wide}x{tall}; extending only adds to a picture")
+    if size == (width, height):  # without margins an edit is of all of the picture
+        raise Refused(f"the picture is {width}x{height} already; give a larger size to extend it to")
     left, top = (wide - width) // 2, (tall - height) // 2
     return replace(change, left=left, right=wide - width - left, top=top, bottom=tall - height - top)
 
