@@ -177,6 +177,13 @@ def test_blend_goes_from_a_to_b_and_on_where_it_was_stopped(
     assert len(read_png_metadata(Path("edited/a-b-grid.png"))) > 1
 
 
+def test_a_mask_that_is_white_everywhere_is_said(run: str, capsys: Captured) -> None:
+    assert main(["inpaint", run, "photos/a.png", "white.png", "--out", "all"]) == 0
+    assert "the mask white.png leaves nothing as it was" in capsys.readouterr().err
+    assert main(["inpaint", run, "photos/a.png", "masks/a.png", "--out", "part"]) == 0
+    assert "leaves nothing" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "call"),
     [

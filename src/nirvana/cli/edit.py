@@ -114,7 +114,7 @@ def vary(
 ) -> None:
     """Draw a picture again, changed: by noise up to a level and back, or by its own noise under another prompt.
 
-    --strength is the level of noise, from 0 (nothing changes) to 1 (nothing stays); --steps are walked from there.
+    --strength is the level of noise, from above 0 (little changes) to 1 (nothing stays); --steps are walked from there.
     --encode finds the noise that the picture is the picture of, and draws from it: the composition stays.
 
     examples:

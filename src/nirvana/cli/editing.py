@@ -44,6 +44,8 @@ def edit(
         paths = _targets(folder, picture.stem, drawing.n)
         _check_targets(paths, [picture], drawing)
         todo = _todo(edit, paths, overwrite=drawing.overwrite)
+        if hole is not None and todo and edit.whole:
+            console.note(f"the mask {hole} leaves nothing as it was: all of {picture} is drawn anew")
         if todo:
             what = f"editing {number + 1} of {len(pairs)}" if len(pairs) > 1 else "editing"
             _draw(console, edit, paths, todo, what, drawing)

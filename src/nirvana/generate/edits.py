@@ -127,6 +127,11 @@ class Edit:
         return each * len(self.request.batches() if batches is None else batches)
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing stays as it was."""
+        return bool((self.editing.share == 1).all())
+
+    @property
     def origin(self) -> Origin:
         """Where the new parts come from."""
         return self.model.origin(self.request)
