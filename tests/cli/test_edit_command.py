@@ -177,6 +177,15 @@ def test_blend_goes_from_a_to_b_and_on_where_it_was_stopped(
     assert len(read_png_metadata(Path("edited/a-b-grid.png"))) > 1
 
 
+@pytest.mark.parametrize("options", [["-n", "2"], ["-n", "2", "--overwrite"], []])
+def test_results_do_not_lie_among_the_pictures(run: str, options: list[str], capsys: Captured) -> None:
+    for folder in ("photos", "masks"):
+        assert main(["inpaint", run, "photos", "masks", "--out", folder, *options]) == 2
+        assert f"{folder} is a folder that pictures come from" in capsys.readouterr().err
+        assert len(list(Path(folder).glob("*.png"))) == 2 + (folder == "photos")
+    assert main(["vary", run, "photos", "--out", "photos", "--overwrite"]) == 0
+
+
 def test_a_mask_that_is_white_everywhere_is_said(run: str, capsys: Captured) -> None:
     assert main(["inpaint", run, "photos/a.png", "white.png", "--out", "all"]) == 0
     assert "the mask white.png leaves nothing as it was" in capsys.readouterr().err

@@ -36,6 +36,7 @@ def edit(
 
     folder = check_folder(drawing.out)
     pairs = _pairs(image, mask)
+    _check_apart(folder, [Path(one).expanduser() for one in (image, mask) if one is not None], drawing)
     found = load(model, device=drawing.device)
     started, made, kept = time.perf_counter(), list[Path](), 0
     for number, (picture, hole) in enumerate(pairs):
@@ -142,6 +143,13 @@ def _targets(folder: Path, stem: str, n: int) -> list[Path]:
     from nirvana.generate.images import numbered
 
     return [folder / name for name in ([f"{stem}.png"] if n == 1 else numbered(f"{stem}-", n))]
+
+
+def _check_apart(folder: Path, inputs: Sequence[Path], drawing: Drawing) -> None:
+    """Refused where results would lie among what the next edit takes for pictures, but for those in their place."""
+    for one in inputs:
+        if one.is_dir() and folder.is_dir() and one.samefile(folder) and (drawing.n > 1 or not drawing.overwrite):
+            raise Refused(f"{folder} is a folder that pictures come from; choose another --out for the results")
 
 
 def _check_targets(paths: Sequence[Path], inputs: Sequence[Path], drawing: Drawing) -> None:
