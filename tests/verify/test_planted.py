@@ -9,7 +9,7 @@ import pytest
 from conftest import Unchecked
 from nirvana.diffusion import Schedule, uniform
 from nirvana.verify import Finding, Job, run
-from nirvana.verify.distribution import distribution, power
+from nirvana.verify.distribution import distribution
 from nirvana.verify.endpoints import endpoints, grid, refusals
 from nirvana.verify.moments import moments
 from nirvana.verify.order import full_range, primed_order, round_trip, started_order
@@ -141,5 +141,3 @@ def test_a_solver_on_a_faulty_grid_does_not_pass():
 def test_a_biased_sampler_is_told_from_the_mixture(unchecked: Unchecked):
     assert unchecked(distribution, made.AnyStride(), "it", "cosine", 20).passed
     assert not unchecked(distribution, made.WrongVariance(), "it", "cosine", 20).passed
-    found = unchecked(power, made.AnyStride(), "it", "cosine", 20)
-    assert found.passed and "power at 0.05" in found.detail

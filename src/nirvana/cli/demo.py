@@ -69,7 +69,8 @@ def _greet(console: Console, seed: int) -> None:
     from nirvana import zoo
     from nirvana.recipes.demo import greet
 
-    console.note("1. from a prompt to pictures, by the models that ship")
+    none = "" if zoo.names() else ": none does yet"
+    console.note(f"1. from a prompt to pictures, by the models that ship{none}")
     for name in zoo.names():
         try:
             grid, animation = greet(name, Path("generated") / f"{name}-{seed}", seed)

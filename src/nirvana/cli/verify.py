@@ -54,6 +54,7 @@ def verify(
 
     if wrong := [name for name in own if ":" not in name]:
         raise Refused(f"'{wrong[0]}' names no solver of yours: write package.module:MySolver, or --solver {wrong[0]}")
+    report.kept(Path(out))  # refused now, and not when all is proven
     chosen = (*own, *solver)
     schedules = schedule or (plan.QUICK_SCHEDULES if quick else tuple(SCHEDULES))
     todo = plan.jobs(chosen or tuple(SOLVERS), schedules, quick=quick, ours=not chosen)

@@ -93,14 +93,14 @@ def write(folder: Path, findings: Sequence[Finding], *, quick: bool) -> None:
     """Write both files into `folder`, each whole or not at all. Raises Refused where that cannot be."""
     with explained(folder, "choose another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / MARKDOWN
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        write_text(path, markdown(findings, quick=quick, mutation=_between(before, path)))
+        write_text(folder / MARKDOWN, markdown(findings, quick=quick, mutation=kept(folder)))
         write_json(folder / JSON, to_json(findings, quick=quick))
 
 
-def _between(text: str, path: Path) -> str:
-    """What an earlier file has between the markers."""
+def kept(folder: Path) -> str:
+    """What an earlier report in `folder` has between the markers. Refused where one of them is missing."""
+    path = folder / MARKDOWN
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     if OPEN not in text and CLOSE not in text:
         return "\nNot measured yet: `make mutation`.\n"
     start, end = text.find(OPEN), text.find(CLOSE)
