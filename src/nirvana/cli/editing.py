@@ -76,8 +76,8 @@ def blend(
 ) -> None:
     """Draw the pictures from one to another that are not there yet; then the strip and the animation of them all."""
     from nirvana.edit import read_photo
-    from nirvana.generate.edits import Edited, grid_record, prepare_edit
-    from nirvana.generate.images import check_folder
+    from nirvana.generate.edits import Edited, prepare_edit
+    from nirvana.generate.images import check_folder, grid_record
     from nirvana.generate.model import load
 
     folder, a, b = check_folder(drawing.out), Path(first).expanduser(), Path(last).expanduser()

@@ -17,11 +17,10 @@ from nirvana.files import Json
 from nirvana.generate.changes import TRANSLATED, Changes, Taken
 from nirvana.generate.editing import CONTEXT, Editing, EditPreview, method_for
 from nirvana.generate.filling import filling
-from nirvana.generate.images import layout, record, write_pictures
+from nirvana.generate.images import Pictures, record
 from nirvana.generate.origin import Origin
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Sampler
-from nirvana.modality import png
 
 Picture = str | Path | Photo | Image.Image | np.ndarray
 """A file, or a picture from memory: uint8 or uint16, (h, w) or (h, w, 1 to 4)."""
@@ -48,7 +47,7 @@ class Draws(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Edited:
+class Edited(Pictures):
     """The n pictures that came of one, or of two. In a notebook they show as their grid."""
 
     photos: Sequence[Photo]
@@ -69,14 +68,13 @@ class Edited:
         """The pictures as Pillow images, which have 8 bits."""
         return [photo.pil for photo in self]
 
+    def _seen(self) -> UInt8[np.ndarray, "n h w c"]:
+        return self.array
+
     @property
     def array(self) -> UInt8[np.ndarray, "n h w c"]:
         """The pictures in 8 bits, as they are seen on white."""
         return np.stack([photo.seen for photo in self])
-
-    def grid(self) -> Image.Image:
-        """All pictures side by side; a blend in one row."""
-        return layout(self.array, self.request)
 
     def metadata(self, i: int) -> dict[str, Json]:
         """The record of picture i."""
@@ -86,31 +84,11 @@ class Edited:
         """Picture i as a PNG file with its record."""
         return self.photos[i].png(self.metadata(i))
 
-    def grid_png(self) -> bytes:
-        """The grid as a PNG file with its record."""
-        return png.to_png_bytes(np.asarray(self.grid()), grid_record(self.request, self.origin))
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write 000.png, 001.png, ... and grid.png; a new folder appears complete or not at all.
-
-        In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
-        `folder` is a file or cannot be written.
-        """
-        return write_pictures(folder, [self.png(i) for i in range(len(self))], self.grid_png())
-
-    def _repr_png_(self) -> bytes:
-        return self.grid_png() if len(self) > 1 else self.png(0)
-
 
 def edit_record(i: int, request: SampleRequest, origin: Origin) -> dict[str, Json]:
     """What the file of picture i of an edit says about itself."""
     own: dict[str, Json] = {"kind": "edit", "seed": request.seed_of(i), "index": i, "label": request.label(i)}
     return record({**own, "prompt": request.prompt(i)}, request, origin)
-
-
-def grid_record(request: SampleRequest, origin: Origin) -> dict[str, Json]:
-    """What the file of all pictures of an edit says about itself."""
-    return record({"kind": "grid"}, request, origin)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,45 @@ COLUMNS = 16
 """A grid has a column for each class where there are at most this many."""
 
 
+class Pictures(ABC):
+    """Pictures of one request, side by side and as files. In a notebook they show as their grid."""
+
+    request: SampleRequest
+    origin: Origin
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def png(self, i: int) -> bytes:
+        """Picture i as a PNG file with its record."""
+
+    @abstractmethod
+    def _seen(self) -> UInt8[np.ndarray, "n h w c"]:
+        """The pictures in 8 bits."""
+
+    def grid(self) -> Image.Image:
+        """All pictures side by side; a labelled column for each class where they take turns, a blend in one row."""
+        return layout(self._seen(), self.request)
+
+    def grid_png(self) -> bytes:
+        """The grid as a PNG file with its record."""
+        return png.to_png_bytes(np.asarray(self.grid()), grid_record(self.request, self.origin))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write 000.png, 001.png, ... and grid.png; a new folder appears complete or not at all.
+
+        In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
+        `folder` is a file or cannot be written.
+        """
+        return write_pictures(folder, [self.png(i) for i in range(len(self))], self.grid_png())
+
+    def _repr_png_(self) -> bytes:
+        return self.grid_png() if len(self) > 1 else self.png(0)
+
+
 @dataclass(frozen=True, eq=False)
-class Images:
+class Images(Pictures):
     """Pictures as bytes, channels last, in the order of the request. In a notebook they show as their grid."""
 
     array: UInt8[np.ndarray, "n h w c"]
@@ -47,14 +85,13 @@ class Images:
     def __iter__(self) -> Iterator[Image.Image]:
         return (self[i] for i in range(len(self)))
 
+    def _seen(self) -> UInt8[np.ndarray, "n h w c"]:
+        return self.array
+
     @property
     def pil(self) -> list[Image.Image]:
         """The pictures as Pillow images."""
         return list(self)
-
-    def grid(self) -> Image.Image:
-        """All pictures side by side; a labelled column for each class where they take turns."""
-        return layout(self.array, self.request)
 
     def metadata(self, i: int) -> dict[str, Json]:
         """The record of picture i: its seed, label, batch, and all of the request and its origin."""
@@ -73,24 +110,9 @@ class Images:
         """Picture i as a PNG file with its record."""
         return png.to_png_bytes(self.array[i], self.metadata(i))
 
-    def grid_png(self) -> bytes:
-        """The grid as a PNG file with its record."""
-        return png.to_png_bytes(np.asarray(self.grid()), record({"kind": "grid"}, self.request, self.origin))
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write 000.png, 001.png, ... and grid.png; a new folder appears complete or not at all.
-
-        In a folder that exists each file is replaced in one step, others stay. Returns the paths. Refused where
-        `folder` is a file or cannot be written.
-        """
-        return write_pictures(folder, [self.png(i) for i in range(len(self))], self.grid_png())
-
-    def _repr_png_(self) -> bytes:
-        return self.grid_png() if len(self) > 1 else self.png(0)
-
 
 def write_pictures(folder: str | Path, pictures: Sequence[bytes], grid: bytes) -> list[Path]:
-    """Write PNG files as 000.png, 001.png, ... and grid.png; the paths. See `Images.save`."""
+    """Write PNG files as 000.png, 001.png, ... and grid.png; the paths. See `Pictures.save`."""
     names = [*numbered("", len(pictures)), "grid.png"]
     contents = dict(zip(names, [*pictures, grid], strict=True))
     folder = check_folder(folder)
@@ -133,3 +155,8 @@ def check_folder(folder: str | Path) -> Path:
                 raise Refused(f"{part} is a file; choose a folder for the pictures with --out")
             break
     return path
+
+
+def grid_record(request: SampleRequest, origin: Origin) -> dict[str, Json]:
+    """What the file of all pictures says about itself."""
+    return record({"kind": "grid"}, request, origin)
