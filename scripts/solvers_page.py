@@ -15,7 +15,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "solvers.md"
 HEAD = """\
 # Solvers
 
-<!-- made by scripts/solvers_page.py of the registry in src/nirvana/diffusion/solver/named.py -->
+<!-- made by scripts/solvers_page.py of the registry in src/nirvana/diffusion/named.py -->
 
 A solver takes x from one noise level to the next. `nirvana solvers` prints the tables below; `--solver NAME` chooses,
 and in Python `SOLVERS["ddim"](eta=0.5)` makes one.

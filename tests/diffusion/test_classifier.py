@@ -14,11 +14,11 @@ from nirvana.diffusion.exact import GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.grid import uniform
 from nirvana.diffusion.guidance import APG, CFG, ClassifierGuided, Clipped, Guided
 from nirvana.diffusion.level import Level
+from nirvana.diffusion.named import DDIM
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.schedule import RectifiedFlow
-from nirvana.diffusion.solver import DDIM
 
 F64 = torch.float64
 

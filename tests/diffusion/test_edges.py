@@ -17,10 +17,11 @@ from nirvana.diffusion.inpaint import Langevin
 from nirvana.diffusion.level import Level, mixed, strictly_monotone, walk
 from nirvana.diffusion.likelihood import ExactTrace, flow_density, ladder
 from nirvana.diffusion.markov import reverse
+from nirvana.diffusion.named import DDIM, SOLVERS
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import trajectory
 from nirvana.diffusion.schedule import VE, EDMPath, RectifiedFlow, Tabulated, timestep_shift
-from nirvana.diffusion.solver import DDIM, SOLVERS, Churn, RungeKutta
+from nirvana.diffusion.solver import Churn, RungeKutta
 
 F64 = torch.float64
 

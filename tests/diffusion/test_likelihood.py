@@ -33,10 +33,10 @@ from nirvana.diffusion.likelihood import (
     variational_bound,
 )
 from nirvana.diffusion.markov import Chain
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import Key, SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.schedule import linear_betas
-from nirvana.diffusion.solver import SOLVERS
 
 F64 = torch.float64
 DATA = Level.of(1.0, 0.0)

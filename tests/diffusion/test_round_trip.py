@@ -12,9 +12,9 @@ from torch import Tensor
 from nirvana.diffusion.denoiser import Denoiser
 from nirvana.diffusion.exact import GaussianDenoiser, MixtureDenoiser
 from nirvana.diffusion.level import Level, walk
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import trajectory
-from nirvana.diffusion.solver import SOLVERS
 
 F64 = torch.float64
 ORDERS = {

@@ -31,11 +31,12 @@ from nirvana.diffusion.guidance import (
 )
 from nirvana.diffusion.guidance.around import quantile
 from nirvana.diffusion.level import Level, left_align
+from nirvana.diffusion.named import DDIM, SOLVERS
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import Prediction, eps_from_x0
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.schedule import Cosine, RectifiedFlow
-from nirvana.diffusion.solver import DDIM, SOLVERS, Ancestral
+from nirvana.diffusion.solver import Ancestral
 
 F64 = torch.float64
 LEVEL, NXT = Level.of(0.6, 0.8), Level.of(0.8, 0.6)

@@ -12,11 +12,12 @@ from torch import Tensor
 from nirvana.diffusion.denoiser import Cond, Denoiser
 from nirvana.diffusion.grid import uniform
 from nirvana.diffusion.level import Level
+from nirvana.diffusion.named import DDIM, SOLVERS
 from nirvana.diffusion.noise import Noise, SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.schedule import RectifiedFlow
-from nirvana.diffusion.solver import DDIM, SOLVERS, Ancestral, Denoise, Solver, Step
+from nirvana.diffusion.solver import Ancestral, Denoise, Solver, Step
 
 F64 = torch.float64
 COND = {"vector": torch.ones(2, 1)}

@@ -14,12 +14,13 @@ from nirvana.diffusion.denoiser import Cond, Denoiser
 from nirvana.diffusion.exact import MixtureDenoiser
 from nirvana.diffusion.grid import karras, trailing, uniform_lam
 from nirvana.diffusion.level import Level, float64, strictly_monotone, walk
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import Noise, SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.schedule import LinearVP, RectifiedFlow, Schedule
 from nirvana.diffusion.search import CANDIDATES, SUBSTEPS, candidates, refined, search
-from nirvana.diffusion.solver import SOLVERS, Denoise, Solver, Step
+from nirvana.diffusion.solver import Denoise, Solver, Step
 
 F64 = torch.float64
 RANGE = (-5.0, 5.0)

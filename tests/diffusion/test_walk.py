@@ -15,11 +15,12 @@ from nirvana.diffusion.denoiser import NOISE_CODES, Cond, Preconditioned, TableC
 from nirvana.diffusion.grid import karras, trailing, uniform, uniform_lam
 from nirvana.diffusion.level import Level, at, between, walk
 from nirvana.diffusion.markov import Chain
+from nirvana.diffusion.named import DDIM, SOLVERS
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, Eps
 from nirvana.diffusion.sample import start, trajectory
 from nirvana.diffusion.schedule import Cosine, RectifiedFlow, linear_betas
-from nirvana.diffusion.solver import DDIM, SOLVERS, Solver
+from nirvana.diffusion.solver import Solver
 
 F64 = torch.float64
 CHAIN = Chain(linear_betas(50)).schedule()

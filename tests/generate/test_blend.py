@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from nirvana.diffusion import DDIM, GaussianDenoiser, RectifiedFlow, SeededNoise, uniform
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import angle_between, spherical
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.edit import Photo
 from nirvana.errors import Refused
 from nirvana.generate.asked import asked

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from nirvana.diffusion.guidance import APG, CFG, ClassifierGuided, Composed, Guided, Interval, Rescaled, Rule, WithCond
 from nirvana.diffusion.level import Level
+from nirvana.diffusion.named import DDIM
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.sample import start, trajectory
-from nirvana.diffusion.solver import DDIM
 from nirvana.errors import Refused
 from nirvana.generate.model import Model, load
 from nirvana.generate.reproduction import reproduce

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import Unchecked
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS
-from nirvana.diffusion.solver import SOLVERS
+from nirvana.diffusion.named import SOLVERS
 from nirvana.verify import Job, run
 from nirvana.verify.inpainting import GAUSSIANS
 from nirvana.verify.plan import FULL, QUICK_SCHEDULES, jobs

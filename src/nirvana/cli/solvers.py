@@ -22,7 +22,7 @@ def solvers(console: Console) -> None:
 def rows() -> list[dict[str, Json]]:
     """What is known of each solver. calls: network calls of a step between two noise levels, null where it adapts."""
     from nirvana.diffusion.level import Level
-    from nirvana.diffusion.solver import SOLVERS
+    from nirvana.diffusion.named import SOLVERS
 
     inside = [Level.from_lam(0.0), Level.from_lam(1.0)]
     made = [(name, named, named()) for name, named in SOLVERS.items()]

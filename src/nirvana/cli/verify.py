@@ -48,7 +48,7 @@ def verify(
     """
     if workers < 0:
         raise Refused(f"--workers {workers} is less than 0; give a number of processes, or 0 for one each processor")
-    from nirvana.diffusion.solver import SOLVERS
+    from nirvana.diffusion.named import SOLVERS
     from nirvana.verify import plan, report
     from nirvana.verify.settings import SCHEDULES
 

@@ -36,6 +36,7 @@ from nirvana.diffusion.guidance import (
 )
 from nirvana.diffusion.level import Level, left_align, strictly_monotone, walk
 from nirvana.diffusion.markov import Chain
+from nirvana.diffusion.named import DDIM, SOLVERS
 from nirvana.diffusion.noise import Between, Noise, SeededNoise, sample_rng
 from nirvana.diffusion.objective import (
     DiscreteUniform,
@@ -90,7 +91,7 @@ from nirvana.diffusion.schedule import (
     timestep_shift,
     zero_terminal_snr,
 )
-from nirvana.diffusion.solver import DDIM, SOLVERS, Ancestral, Denoise, Solver, Step
+from nirvana.diffusion.solver import Ancestral, Denoise, Solver, Step
 
 __all__ = [
     "Between",

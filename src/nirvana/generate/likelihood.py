@@ -33,9 +33,10 @@ from nirvana.diffusion.likelihood import (
     variational_bound,
 )
 from nirvana.diffusion.markov import Variance
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import Prediction
-from nirvana.diffusion.solver import SOLVERS, Solver
+from nirvana.diffusion.solver import Solver
 from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 from nirvana.generate.likelihood_request import LEVELS, LikelihoodRequest

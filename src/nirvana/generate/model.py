@@ -12,7 +12,7 @@ from torch import nn
 
 from nirvana import zoo
 from nirvana.diffusion.guidance import RULES
-from nirvana.diffusion.solver import SOLVERS
+from nirvana.diffusion.named import SOLVERS
 from nirvana.errors import Refused, nearest
 from nirvana.files import Json
 from nirvana.generate.editable import Editable

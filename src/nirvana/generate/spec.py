@@ -18,9 +18,9 @@ from nirvana.condition import MASKED, Concat, Conditioner, concat_from_config, c
 from nirvana.diffusion.denoiser import NOISE_CODES, Native, NoiseCode, Preconditioned, TableCode
 from nirvana.diffusion.grid import GRIDS
 from nirvana.diffusion.markov import Chain
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.prediction import EDM, PARAMETERIZATIONS, FlowVelocity, Parameterization
 from nirvana.diffusion.schedule import BETAS, SCHEDULES, WRAPPERS, Schedule, Tabulated
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.files import Json
 from nirvana.generate.checks import flag, number, text, whole

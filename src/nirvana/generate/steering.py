@@ -17,7 +17,8 @@ from nirvana.diffusion.denoiser import Cond, Denoiser, Preconditioned
 from nirvana.diffusion.guidance import RULES, ClassifierGuided, Clipped, Composed, Guided, Interval, Rule, WithCond
 from nirvana.diffusion.guidance.classifier import Reads
 from nirvana.diffusion.level import Coefficient, Level
-from nirvana.diffusion.solver import SOLVERS, Ancestral, Solver
+from nirvana.diffusion.named import SOLVERS
+from nirvana.diffusion.solver import Ancestral, Solver
 from nirvana.errors import Refused
 from nirvana.generate.asked import Ask, Asked, asked, prompts_in
 from nirvana.generate.conditions import Conditions

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nirvana.diffusion import CFG, Guided, Interval, Level, MixtureDenoiser, Rule
 from nirvana.diffusion.guidance import CFGpp
-from nirvana.diffusion.solver import SOLVERS
+from nirvana.diffusion.named import SOLVERS
 from nirvana.verify.finding import Finding
 from nirvana.verify.problems import mixture
 from nirvana.verify.walks import Counted, Silence, ended

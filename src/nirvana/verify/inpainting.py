@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nirvana.diffusion import GaussianDenoiser, Level, MixtureDenoiser, Noise, sample_rng, uniform
 from nirvana.diffusion.inpaint import DDNM, Langevin, Method, Observed, RePaint, Replacement, inpainted
-from nirvana.diffusion.solver import SOLVERS
+from nirvana.diffusion.named import SOLVERS
 from nirvana.verify.distribution import UNLIKELY, Stream
 from nirvana.verify.finding import Finding
 from nirvana.verify.impulses import affine_map

@@ -30,8 +30,8 @@ from nirvana.diffusion import (
     uniform,
     walk,
 )
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.schedule import RectifiedFlow
-from nirvana.diffusion.solver import SOLVERS
 from nirvana.verify.finding import Finding
 from nirvana.verify.problems import F64, PROBLEMS, D
 from nirvana.verify.reference import Reference

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from nirvana.diffusion.solver import SOLVERS
+from nirvana.diffusion.named import SOLVERS
 from nirvana.errors import Refused, nearest, unknown
 from nirvana.verify.walks import AnySolver
 

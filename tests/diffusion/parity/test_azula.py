@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.solver import Ancestral, DataInLam, Multistep, NoiseInLam, NoiseInRatio, Solver, ddim
+from nirvana.diffusion.named import ddim
+from nirvana.diffusion.solver import Ancestral, DataInLam, Multistep, NoiseInLam, NoiseInRatio, Solver
 
 from .reference import F64, close, draws, exploding, first, mixture, ours, unit
 

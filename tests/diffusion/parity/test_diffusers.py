@@ -13,18 +13,11 @@ from torch import Tensor
 from nirvana.diffusion.exact import GaussianDenoiser
 from nirvana.diffusion.level import Level
 from nirvana.diffusion.markov import Chain
+from nirvana.diffusion.named import ddim
 from nirvana.diffusion.prediction import Prediction, eps_from_x0
 from nirvana.diffusion.sample import trajectory
 from nirvana.diffusion.schedule import linear_betas
-from nirvana.diffusion.solver import (
-    Ancestral,
-    DataInLam,
-    Multistep,
-    NoiseInLam,
-    NoiseInRatio,
-    Solver,
-    ddim,
-)
+from nirvana.diffusion.solver import Ancestral, DataInLam, Multistep, NoiseInLam, NoiseInRatio, Solver
 
 from .reference import (
     F64,

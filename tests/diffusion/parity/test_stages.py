@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nirvana.diffusion.level import Level
+from nirvana.diffusion.named import ddim
 from nirvana.diffusion.prediction import Prediction, eps_from_x0
-from nirvana.diffusion.solver import Churn, DataInLam, NoiseInLam, NoiseInRatio, RungeKutta, ddim
+from nirvana.diffusion.solver import Churn, DataInLam, NoiseInLam, NoiseInRatio, RungeKutta
 from nirvana.diffusion.solver.runge_kutta import HEUN, MIDPOINT
 
 from . import test_azula

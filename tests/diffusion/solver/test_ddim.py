@@ -14,11 +14,12 @@ from nirvana.diffusion.denoiser import Cond
 from nirvana.diffusion.exact import GaussianDenoiser
 from nirvana.diffusion.grid import Grid, karras, uniform, uniform_lam
 from nirvana.diffusion.level import Level
+from nirvana.diffusion.named import DDIM
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import trajectory
 from nirvana.diffusion.schedule import Cosine, LinearVP, RectifiedFlow, Schedule, Tabulated
-from nirvana.diffusion.solver import DDIM, Ancestral, ddim_coefficients
+from nirvana.diffusion.solver import Ancestral, ddim_coefficients
 
 F64 = torch.float64
 BETA = torch.linspace(1e-4, 0.02, 1000, dtype=F64)

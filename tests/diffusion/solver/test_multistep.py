@@ -12,11 +12,12 @@ from torch import Tensor
 
 from diffusion.solver.parts import F64, GAUSSIAN, GRIDS, Given, OfLevel, Silent, alternating, gaussian, tensor, walked
 from nirvana.diffusion.level import Level, walk
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import trajectory
 from nirvana.diffusion.schedule import RectifiedFlow
-from nirvana.diffusion.solver import SOLVERS, DataInLam, Multistep, NoiseInLam, NoiseInRatio
+from nirvana.diffusion.solver import DataInLam, Multistep, NoiseInLam, NoiseInRatio
 from nirvana.diffusion.solver.coordinate import Linear
 
 COEFFICIENTS = (0.4, -0.7, 0.3, 0.11, -0.05)

@@ -15,9 +15,9 @@ from torch import Tensor
 from diffusion.solver.parts import F64, GAUSSIAN, GRIDS, MEAN, VARIANCE, gaussian, slopes, tensor, walked
 from nirvana.diffusion.exact import MixtureDenoiser
 from nirvana.diffusion.level import Level, walk
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import Key
 from nirvana.diffusion.prediction import Prediction
-from nirvana.diffusion.solver import SOLVERS
 
 X = tensor(1.0, -0.7, 0.4, -2.0, 0.3, 0.8, -1.1, 0.6).reshape(2, 4)
 DETERMINISTIC = [name for name in SOLVERS if SOLVERS[name]().deterministic]

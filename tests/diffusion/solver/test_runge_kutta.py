@@ -12,8 +12,9 @@ from torch import Tensor
 
 from diffusion.solver.parts import GAUSSIAN, OfLevel, Silent, gaussian, tensor
 from nirvana.diffusion.level import Level, walk
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.prediction import Prediction
-from nirvana.diffusion.solver import SOLVERS, DataInLam, NoiseInLam, NoiseInRatio, RungeKutta, VelocityInAngle
+from nirvana.diffusion.solver import DataInLam, NoiseInLam, NoiseInRatio, RungeKutta, VelocityInAngle
 from nirvana.diffusion.solver.runge_kutta import BOGACKI_SHAMPINE, EULER, HEUN, HEUN3, MIDPOINT
 
 NOW, NXT = Level.of(0.6, 1.1), Level.of(1.7, 0.9)

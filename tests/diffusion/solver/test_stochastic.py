@@ -14,11 +14,12 @@ from torch import Tensor
 from diffusion.solver.parts import F64, GAUSSIAN, Given, OfLevel, Silent, gaussian, tensor
 from nirvana.diffusion.grid import karras
 from nirvana.diffusion.level import Level, walk
+from nirvana.diffusion.named import SOLVERS
 from nirvana.diffusion.noise import Key, SeededNoise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.sample import trajectory
 from nirvana.diffusion.schedule import RectifiedFlow
-from nirvana.diffusion.solver import SOLVERS, Churn, DataInLam, Multistep, NoiseInRatio, Renoise, RungeKutta, Solver
+from nirvana.diffusion.solver import Churn, DataInLam, Multistep, NoiseInRatio, Renoise, RungeKutta, Solver
 from nirvana.diffusion.solver.runge_kutta import HEUN
 
 X = tensor(0.4, -1.1, 0.7, 2.0, 0.1, -0.3, 0.9, 0.2).reshape(2, 4)

@@ -6,13 +6,11 @@ from nirvana.diffusion.solver.ancestral import Ancestral, Renoise
 from nirvana.diffusion.solver.churn import Churn
 from nirvana.diffusion.solver.coordinate import DataInLam, NoiseInLam, NoiseInRatio, VelocityInAngle, ddim_coefficients
 from nirvana.diffusion.solver.multistep import Multistep
-from nirvana.diffusion.solver.named import DDIM, SOLVERS, Named, ddim
 from nirvana.diffusion.solver.protocol import Denoise, Solver, Step
 from nirvana.diffusion.solver.runge_kutta import RungeKutta, Tableau
 
 # fmt: off
 __all__ = [
-    "DDIM", "SOLVERS", "Ancestral", "Churn", "DataInLam", "Denoise", "Multistep", "Named", "NoiseInLam",
-    "NoiseInRatio", "Renoise", "RungeKutta", "Solver", "Step", "Tableau", "VelocityInAngle", "ddim",
-    "ddim_coefficients",
+    "Ancestral", "Churn", "DataInLam", "Denoise", "Multistep", "NoiseInLam", "NoiseInRatio", "Renoise", "RungeKutta",
+    "Solver", "Step", "Tableau", "VelocityInAngle", "ddim_coefficients",
 ]

@@ -1,4 +1,4 @@
-"""The named solvers: each one constructor call."""
+"""The named solvers: each one constructor call, and a line on when to choose it."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ import pytest
 
 from nirvana.cli.main import main
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.solver import SOLVERS, Multistep, Solver
-from nirvana.diffusion.solver.named import Named
+from nirvana.diffusion.named import SOLVERS, Named
+from nirvana.diffusion.solver import Multistep, Solver
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", SOLVERS)
