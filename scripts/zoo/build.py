@@ -15,6 +15,7 @@ import numpy as np
 from nirvana import load, zoo
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
 from nirvana.files import Json, json_text, new_folder, write_chunks
+from nirvana.generate.family import recommending
 from nirvana.generate.model import Model
 from nirvana.modality import to_png_bytes
 from nirvana.recipes.image import prepare
@@ -42,7 +43,7 @@ def build(name: str, model: Shipped, runs: Path, home: Path) -> Path:
     run = train(name, model, runs / name)
     packed = runs / f"{name}-packed"
     if not packed.is_dir():
-        pack(run, packed)
+        pack(run, packed, recommending(run.model_spec, str(run.path), model.recommended))
     outcome = evaluate(load(packed), Plan(against=model.against, n=SAMPLES, curves=True), progress=_Said(name), say=say)
     extra = model.measure(load(packed), load(run.path))
     return ship(name, model, packed, outcome, extra, home)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from nirvana.files import Json
 from nirvana.generate.model import Model
 from nirvana.recipes.order import Order
 from zoo.card import Section
@@ -17,7 +18,8 @@ class Shipped:
     """A model of the zoo before it is built.
 
     order: its training. draws, prompt, needs, licence: as on its card. data, limits: paragraphs of it. against: real
-    pictures that it was not trained on. measure: what is measured of it beside `nirvana evaluate`.
+    pictures that it was not trained on. measure: what is measured of it beside `nirvana evaluate`. recommended: how it
+    is drawn, where its curves say better than the recipe.
     """
 
     order: Order
@@ -29,6 +31,7 @@ class Shipped:
     limits: str
     against: str
     measure: Callable[[Model, Model], list[Section]] = lambda _packed, _trained: []
+    recommended: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
 SHIPPED: Mapping[str, Shipped] = {

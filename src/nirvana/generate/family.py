@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from nirvana.errors import Refused, unknown
+from nirvana.files import Json
 from nirvana.generate.latent_spec import FAMILIES, LatentParts, build_latent
 from nirvana.generate.spec import ModelParts, Spec, build
 
@@ -31,3 +33,16 @@ def check_diffusion(spec: Spec, where: str, what: str) -> None:
     family = family_of(spec)
     if family != "diffusion":
         raise Refused(f"{where} is {ARTICLES[family]}, which has no {what}; name the run of a diffusion model")
+
+
+def recommending(spec: Mapping[str, Json], where: str, changes: Mapping[str, Json]) -> dict[str, Json]:
+    """`spec` with `changes` in what it recommends (`Recommended`), where the user of the model says nothing.
+
+    Refused, naming `where`, for a family without solvers, and for an unknown entry or value.
+    """
+    if not changes:
+        return dict(spec)
+    check_diffusion(spec, where, "solver, grid or guidance to recommend")
+    changed: dict[str, Json] = {**spec, "recommended": {**cast("dict[str, Json]", spec["recommended"]), **changes}}
+    build(changed)
+    return changed

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from nirvana.errors import Refused
-from nirvana.files import explained, json_text, new_folder, sealed, write_chunks
+from nirvana.files import Json, explained, json_text, new_folder, sealed, write_chunks
 from nirvana.train.checkpoint import TASK, Progress, load_weights, newest, state_of
 from nirvana.train.run import CHECKPOINTS, DATA, RUN, RunFolder
 from nirvana.train.tensors import tensor_chunks
 
 
-def pack(run: RunFolder, out: Path) -> RunFolder:
+def pack(run: RunFolder, out: Path, model: Mapping[str, Json] | None = None) -> RunFolder:
     """The folder `out` with the description of `run` and its averaged weights, rounded to 16 bits.
+
+    model: the description of the model where it is not the run's own (what it recommends may be another).
 
     It generates, is evaluated and is a start for `--from` like any run; training does not go on in it. It appears
     complete or not at all, without the command that made the run. Refused where `out` is there, where there is no
@@ -30,7 +33,8 @@ def pack(run: RunFolder, out: Path) -> RunFolder:
         out.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(out) as temporary:
             # The command line names folders of this machine: it stays behind.
-            write_chunks(temporary / RUN, [json_text(sealed({**run.info, "command": ""})).encode()])
+            info: dict[str, Json] = {**run.info, "command": "", "model": dict(model or run.model_spec)}
+            write_chunks(temporary / RUN, [json_text(sealed(info)).encode()])
             write_chunks(temporary / DATA, [(run.path / DATA).read_bytes()])
             folder = temporary / CHECKPOINTS / checkpoint.path.name
             folder.mkdir(parents=True)
