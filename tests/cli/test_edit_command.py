@@ -93,6 +93,20 @@ def test_a_folder_goes_on_where_it_was_stopped(run: str, capsys: Captured, monke
     assert Path("filled/a.png").read_bytes() != first
 
 
+def test_a_damaged_picture_of_a_folder_is_left_out_and_said(run: str, capsys: Captured) -> None:
+    whole = Path("photos/b.png").read_bytes()
+    Path("photos/a.png").write_bytes(Path("photos/a.png").read_bytes()[:60])
+    command = ["inpaint", run, "photos", "masks/b.png", "cat", "--out", "filled"]
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "1 picture edited in filled" in said.out and "left out: photos/a.png: " in said.err
+    assert "1 of 2 pictures were left out, the first being photos/a.png: " in said.err.splitlines()[-1]
+    assert [path.name for path in Path("filled").iterdir()] == ["b.png"]
+    Path("photos/a.png").write_bytes(whole)
+    assert main(command) == 0
+    assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png", "b.png"]
+
+
 def test_the_picture_itself_is_only_overwritten_when_asked(run: str, capsys: Captured) -> None:
     before = Path("photos/a.png").read_bytes()
     command = ["inpaint", run, "photos/a.png", "masks/a.png", "cat", "--out", "photos"]

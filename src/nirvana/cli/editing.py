@@ -29,7 +29,11 @@ def edit(
     drawing: Drawing,
     size: tuple[int, int] | None = None,
 ) -> None:
-    """Edit a picture, or all of a folder that are not edited yet."""
+    """Edit a picture, or all of a folder that are not edited yet.
+
+    Refused at the end, when the others are edited, where files of a folder cannot be read.
+    """
+    from nirvana.edit import Unreadable
     from nirvana.generate.edits import prepare_edit
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
@@ -38,10 +42,17 @@ def edit(
     pairs = _pairs(image, mask)
     _check_apart(folder, [Path(one).expanduser() for one in (image, mask) if one is not None], drawing)
     found = load(model, device=drawing.device)
-    started, made, kept = time.perf_counter(), list[Path](), 0
+    started, made, kept, unread = time.perf_counter(), list[Path](), 0, list[Unreadable]()
+    ask = partial(drawing.request, found, prompt)
     for number, (picture, hole) in enumerate(pairs):
-        ask = partial(drawing.request, found, prompt)
-        edit = prepare_edit(found, picture, hole, change=change, ask=ask, size=size, context=context)
+        try:
+            edit = prepare_edit(found, picture, hole, change=change, ask=ask, size=size, context=context)
+        except Unreadable as error:
+            if len(pairs) == 1:
+                raise
+            console.note(f"left out: {error}")
+            unread.append(error)
+            continue
         paths = _targets(folder, picture.stem, drawing.n)
         _check_targets(paths, [picture], drawing)
         todo = _todo(edit, paths, overwrite=drawing.overwrite)
@@ -53,13 +64,15 @@ def edit(
         else:
             kept += 1
         made += paths
-    new = len(pairs) - kept
+    new = len(pairs) - kept - len(unread)
     took = duration(time.perf_counter() - started)
     already = f", {kept} were there already" if kept else ""
     console.result(
         f"{new} picture{'s' if new != 1 else ''} edited in {folder} ({took}){already}",
         {"out": str(folder), "files": [str(path) for path in made], "kept": kept},
     )
+    if unread:
+        raise Refused(f"{len(unread)} of {len(pairs)} pictures were left out, the first being {unread[0]}")
 
 
 def blend(

@@ -2,7 +2,7 @@
 
 from nirvana.edit.mask import feathered, read_mask
 from nirvana.edit.pair import alike, faded
-from nirvana.edit.picture import Photo, read_photo
+from nirvana.edit.picture import Photo, Unreadable, read_photo
 from nirvana.edit.windows import Window, windows
 
-__all__ = ["Photo", "Window", "alike", "faded", "feathered", "read_mask", "read_photo", "windows"]
+__all__ = ["Photo", "Unreadable", "Window", "alike", "faded", "feathered", "read_mask", "read_photo", "windows"]

@@ -28,6 +28,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _DEEP, _PLAIN = 65535, 255
 
 
+class Unreadable(Refused):
+    """A file that is no picture that can be read."""
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     """A picture as it is to be seen. pixels: (h, w, 1 or 3), uint8 or uint16; alpha: (h, w) of the same type, or None.
@@ -121,7 +125,7 @@ class Photo:
 
 
 def read_photo(path: str | Path) -> Photo:
-    """The picture at `path`: of an animation its first frame. Refused, with the reason, where it cannot be read."""
+    """The picture at `path`: of an animation its first frame. Unreadable, with the reason, where it cannot be read."""
     path = Path(path).expanduser()
     try:
         data = path.read_bytes()
@@ -132,7 +136,7 @@ def read_photo(path: str | Path) -> Photo:
     try:
         return photo_of(data)
     except Exception as error:  # Pillow raises anything on damaged files
-        raise Refused(f"{path}: {reason(error)}; name a picture that can be opened") from None
+        raise Unreadable(f"{path}: {reason(error)}; name a picture that can be opened") from None
 
 
 def photo_of(data: bytes) -> Photo:

@@ -108,9 +108,10 @@ class Editing:
         share[top : top + height, left : left + width] = inside
         share = feathered(share, change.feather)
         if not (share > 0).any():
+            named = "the mask" if change.mask is None or change.mask.path is None else f"the mask {change.mask.path}"
             if change.invert:
-                raise Refused("the mask is white everywhere, so with --invert nothing would change; leave --invert out")
-            raise Refused("the mask is black everywhere, so nothing would change; white is what changes (--invert)")
+                raise Refused(f"{named} is white everywhere, so with --invert nothing would change; leave --invert out")
+            raise Refused(f"{named} is black everywhere, so nothing would change; white is what changes (--invert)")
         channels, tall, wide = shape
         outer = max(0, tall - share.shape[0]), max(0, wide - share.shape[1])
         around = left, top, right + outer[1], bottom + outer[0]
