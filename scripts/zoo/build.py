@@ -44,7 +44,8 @@ def build(name: str, model: Shipped, runs: Path, home: Path) -> Path:
     packed = runs / f"{name}-packed"
     if not packed.is_dir():
         pack(run, packed, recommending(run.model_spec, str(run.path), model.recommended))
-    outcome = evaluate(load(packed), Plan(against=model.against, n=SAMPLES, curves=True), progress=_Said(name), say=say)
+    plan = Plan(against=model.against, n=SAMPLES, curves=True, solvers=model.solvers)
+    outcome = evaluate(load(packed), plan, progress=_Said(name), say=say)
     extra = model.measure(load(packed), load(run.path))
     return ship(name, model, packed, outcome, extra, home)
 

@@ -19,7 +19,7 @@ class Shipped:
 
     order: its training. draws, prompt, needs, licence: as on its card. data, limits: paragraphs of it. against: real
     pictures that it was not trained on. measure: what is measured of it beside `nirvana evaluate`. recommended: how it
-    is drawn, where its curves say better than the recipe.
+    is drawn, where its curves say better than the recipe. solvers: those of its curves.
     """
 
     order: Order
@@ -32,6 +32,7 @@ class Shipped:
     against: str
     measure: Callable[[Model, Model], list[Section]] = lambda _packed, _trained: []
     recommended: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    solvers: tuple[str, ...] = ("ddim", "dpmpp-2m")
 
 
 SHIPPED: Mapping[str, Shipped] = {
@@ -55,6 +56,8 @@ SHIPPED: Mapping[str, Shipped] = {
             " rectified flow (see the table of network calls)."
         ),
         against="fashion-mnist:test",
+        recommended={"solver": "dpmpp-2m", "steps": 20},
+        solvers=("dpmpp-2m", "ddpm-learned"),
     ),
     "shapes": Shipped(
         order=Order("shapes", width=48, images=600_000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,10 +221,28 @@ def test_interval_type_survives(outcome: Outcome) -> None:
 
 def test_a_solver_with_numbers_has_its_line_and_one_that_cannot_be_used_has_none(run: Path) -> None:
     model = load(run)
-    lines = list(curves._by_solver(model, model.request(solver="ddim:eta=0.5")))
-    assert [name for _, name, _ in lines] == ["ddim:eta=0.5", "ddim", "unipc-2", "heun"]
-    lines = list(curves._by_solver(model, model.request(solver="ddim", rule="cfg++")))
-    assert [name for _, name, _ in lines] == ["ddim"]  # the rule is for deterministic first-order steps
+    request = model.request(solver="ddim:eta=0.5")
+    assert _by_calls(curves.series(model, request)) == ["ddim:eta=0.5", "ddim", "unipc-2", "heun"]
+    assert _by_calls(curves.series(model, request, ["heun", "dpmpp-3m", "heun"])) == ["heun", "dpmpp-3m"]
+    limited = model.request(solver="ddim", rule="cfg++")
+    assert _by_calls(curves.series(model, limited)) == ["ddim"]  # the rule is for deterministic first-order steps
+    with pytest.raises(Refused, match="cfg\\+\\+"):
+        curves.series(model, limited, ["heun"])
+
+
+def _by_calls(lines: Sequence[curves.Series]) -> list[str]:
+    return [name for against, name, _ in lines if against == curves.CALLS]
+
+
+def test_solvers_of_the_curves_are_checked_before_anything_is_drawn(run: Path) -> None:
+    with pytest.raises(Refused, match="unknown solver 'huen'; did you mean 'heun'"):
+        evaluate(load(run), Plan(n=260, curves=True, solvers=("huen",)), space=space(), progress=_nothing_drawn)
+    with pytest.raises(Refused, match="add --curves"):
+        Plan(solvers=("heun",))
+
+
+def _nothing_drawn(what: str, done: int, total: int) -> None:
+    assert what != "drawing", (done, total)
 
 
 def test_calls_are_drawn_on_an_axis_that_doubles() -> None:

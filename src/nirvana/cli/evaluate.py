@@ -25,6 +25,7 @@ def evaluate(
     n: Annotated[int | None, arg(aliases=["-n"], metavar="N", help_behavior_hint="")] = None,
     minutes: Annotated[float | None, arg(metavar="M", help_behavior_hint="")] = None,
     curves: bool = False,
+    solvers: Annotated[tuple[str, ...], arg(metavar="NAME NAME...", help_behavior_hint="")] = (),
     bits: bool = False,
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None,
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
@@ -41,6 +42,7 @@ def evaluate(
     examples:
       nirvana evaluate runs/flowers
       nirvana evaluate runs/flowers --against unseen_flowers/ --minutes 10 --curves
+      nirvana evaluate runs/flowers --curves --solvers dpmpp-2m unipc-2
       nirvana evaluate runs/flowers --guidance 1 --out guidance-1
       nirvana evaluate runs/edges --against unseen/photos/ --inputs unseen/edges/
 
@@ -51,6 +53,7 @@ def evaluate(
         n: how many pictures (what fits the time, at least 2,000)
         minutes: time to draw them in (5)
         curves: also quality against network calls, for several solvers, and against guidance
+        solvers: those of the curves (the run's own and three others)
         bits: also bits per dimension of pictures that were not trained on (64 of them; not for a GAN)
         guidance: as for generate (what the run recommends)
         steps: denoising steps (what the run recommends)
@@ -62,7 +65,7 @@ def evaluate(
     """
     from nirvana.evaluate.evaluation import Plan
 
-    plan = Plan(against, n, minutes, curves, guidance, steps, solver, seed, space, bits, inputs)
+    plan = Plan(against, n, minutes, curves, guidance, steps, solver, seed, space, bits, inputs, solvers)
     from nirvana.evaluate.report import write_report
     from nirvana.evaluate.scores import FOLDER
     from nirvana.files import explained

@@ -63,23 +63,38 @@ class Curve:
         return {"against": self.against, "name": self.name, "of": self.of, "points": points}
 
 
+Series = tuple[str, str, list[tuple[float, SampleRequest]]]
+"""Against what, the name of the line, and what is drawn for each of its points."""
+
+
+def series(model: Model, base: SampleRequest, solvers: Sequence[str] = ()) -> list[Series]:
+    """A line for each of `solvers`, and one over guidance where there is any. Refused where one cannot be used.
+
+    solvers: none are the run's own and those of `SHOWN` that it can use.
+    """
+    if solvers:
+        by_solver = [_line(model, base, name) for name in dict.fromkeys(solvers)]
+    else:
+        by_solver = list(_usual(model, base))
+    return [*by_solver, *_by_guidance(base)]
+
+
 def curves(
     model: Model,
-    base: SampleRequest,
+    lines: Sequence[Series],
     space: FeatureSpace,
     reference: Reference,
     root: Path,
     progress: Progress = silent,
     inputs: UInt8[Tensor, "m d h w"] | None = None,
 ) -> list[Curve]:
-    """A line for the run's own solver and those of `SHOWN` that it can use, and one over guidance where there is any.
+    """What is measured along `lines`.
 
     KID serves, because it has no bias at few samples. All points share their seeds. Samples are kept in `root`.
     """
-    series = [*_by_solver(model, base), *_by_guidance(base)]
     real = reference.features[:REFERENCES]
-    total, done, result = sum(len(requests) for *_, requests in series), 0, list[Curve]()
-    for against, name, requests in series:
+    total, done, result = sum(len(requests) for *_, requests in lines), 0, list[Curve]()
+    for against, name, requests in lines:
         points: list[Point] = []
         for x, request in requests:
             drawn = draw(model, request, Goal(SAMPLES), root, inputs=inputs)
@@ -92,17 +107,18 @@ def curves(
     return result
 
 
-Series = tuple[str, str, list[tuple[float, SampleRequest]]]
-
-
-def _by_solver(model: Model, base: SampleRequest) -> Iterator[Series]:
+def _usual(model: Model, base: SampleRequest) -> Iterator[Series]:
     for name in list(dict.fromkeys([base.solver, *SHOWN]))[: len(SHOWN)]:
-        requests = [dataclasses.replace(base, solver=name, steps=steps) for steps in STEPS]
         try:
-            points = [(_calls(model, request), request) for request in requests]
+            line = _line(model, base, name)
         except Refused:  # a solver that this model cannot use has no line
             continue
-        yield CALLS, name, points
+        yield line
+
+
+def _line(model: Model, base: SampleRequest, solver: str) -> Series:
+    requests = [dataclasses.replace(base, solver=solver, steps=steps) for steps in STEPS]
+    return CALLS, solver, [(_calls(model, request), request) for request in requests]
 
 
 def _calls(model: Model, request: SampleRequest) -> float:

@@ -13,7 +13,7 @@ from PIL import Image
 from nirvana.data import Dataset
 from nirvana.errors import Refused
 from nirvana.evaluate.bits import bits, request_of
-from nirvana.evaluate.curves import Curve, Progress, curves, silent
+from nirvana.evaluate.curves import Curve, Progress, curves, series, silent
 from nirvana.evaluate.data import Data, data_of
 from nirvana.evaluate.measures import MEASURES
 from nirvana.evaluate.pairs import Asked, is_paired
@@ -40,7 +40,7 @@ class Plan:
     """An evaluation as it was asked for. What is None is chosen. Raises Refused for values out of range.
 
     against: a source of real pictures (the training data); inputs: what those are to be made of, for a model of pairs;
-    n or minutes; the rest as for `nirvana generate`.
+    n or minutes; solvers: those of the curves; the rest as for `nirvana generate`.
     """
 
     against: str | None = None
@@ -54,8 +54,11 @@ class Plan:
     space: str = DEFAULT_SPACE
     bits: bool = False
     inputs: str | None = None
+    solvers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.solvers and not self.curves:
+            raise Refused("--solvers are those of the curves; add --curves")
         if self.n is not None and self.minutes is not None:
             raise Refused("both -n and --minutes were given; give one of them")
         if self.n is not None and self.n < 2:
@@ -115,6 +118,7 @@ def evaluate(
     request = _request(model, plan, data.real)
     asked = Asked.of(request, data.real) if paired else None
     request, inputs = (request, None) if asked is None else (asked.request, asked.inputs)
+    lines = series(model, request, plan.solvers) if plan.curves else []
     drawn = draw(model, request, goal, root, lambda a, b: progress("drawing", a, b), inputs)
     subject = subject_of(
         space, drawn, data.real, reference, data.train, data.unseen, lambda a, b: progress("measuring", a, b)
@@ -127,10 +131,10 @@ def evaluate(
         found.append(measure(subject))
     if plan.bits:
         found.append(bits(model, data.real, data.unseen, plan.seed, lambda a, b: progress("bits", a, b)))
-    lines = curves(model, drawn.request, space, reference, root, progress, inputs) if plan.curves else []
+    found_curves = curves(model, lines, space, reference, root, progress, inputs)
     details = {name: value for findings in found for name, value in findings.details.items()}
-    if lines:
-        details["curves"] = [line.to_json() for line in lines]
+    if found_curves:
+        details["curves"] = [curve.to_json() for curve in found_curves]
     return Outcome(
         Evaluation(
             about=_about(model, space, data, reference, drawn.request),
@@ -139,7 +143,7 @@ def evaluate(
             notes=(*data.notes, *(note for findings in found for note in findings.notes)),
         ),
         {"Samples": _shown(subject.pictures, drawn.request), **{k: v for f in found for k, v in f.pictures.items()}},
-        lines,
+        found_curves,
     )
 
 
