@@ -34,6 +34,29 @@ def test_the_families_are_all_there():
         SOLVERS["mine"] = SOLVERS["ddim"]  # pyright: ignore
 
 
+def test_a_multistep_solver_remembers_as_many_steps_as_its_name_says():
+    made = {name: named() for name, named in SOLVERS.items()}
+    points = {name: solver.points for name, solver in made.items() if isinstance(solver, Multistep)}
+    assert points == {
+        "ddim": 1,
+        "dpmpp-2m": 2,
+        "dpmpp-3m": 3,
+        "unipc-1": 1,
+        "unipc-2": 2,
+        "unipc-2-bh1": 2,
+        "unipc-3": 3,
+        "deis-2": 2,
+        "deis-3": 3,
+        "dpmpp-2m-sde": 2,
+        "dpmpp-3m-sde": 3,
+        "sa-solver": 2,
+        "ipndm-2": 2,
+        "ipndm-3": 3,
+        "ipndm": 4,
+        "euler-ancestral": 1,
+    }
+
+
 def test_parameters_are_numbers_by_name():
     assert dict(SOLVERS["ddim"].parameters) == {"eta": 0.0} and dict(SOLVERS["heun"].parameters) == {}
     assert SOLVERS["ddim"](eta=0.5) != SOLVERS["ddim"]() == SOLVERS["ddim"](eta=0.0)
