@@ -304,7 +304,8 @@ def pictures(asked: Asked, folder: Path) -> Iterator[str]:
         model = load(run_path(asked, setting.family, 0))
         name = f"landscape-{setting.family}{'-unguided' if setting.guidance else ''}.png"
         count = 6 * max(1, len(model.labels) or 10)
-        write_bytes(folder / name, model.generate(n=count, guidance=setting.guidance).grid_png())
+        drawn = model.generate(n=count, guidance=setting.guidance).grid()
+        write_bytes(folder / name, to_png_bytes(np.asarray(drawn)))  # without a record: it names folders
         yield f"![samples]({folder.name}/{name})\n\n{setting.title}, the first {count} seeds.\n"
     for family in FAMILIES:
         model = load(run_path(asked, family, 0))

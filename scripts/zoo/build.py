@@ -77,7 +77,7 @@ def ship(name: str, model: Shipped, packed: Path, outcome: Outcome, extra: Seque
     files = {
         zoo.CARD: json_text(said(model, loaded, sections)).encode(),
         zoo.TEXT: page(name, model, loaded, sections).encode(),
-        "samples.png": loaded.generate(n=SHOWN).grid_png(),
+        "samples.png": to_png_bytes(np.asarray(loaded.generate(n=SHOWN).grid())),
         "nearest.png": to_png_bytes(np.asarray(outcome.pictures[_NEAREST])),
         **{file: data for section in sections for file, data in section.files.items()},
     }
