@@ -12,7 +12,7 @@ from nirvana.generate import drawing
 
 @dataclass(frozen=True)
 class Drawing(drawing.Drawing):
-    """How it is drawn, and where it goes. What is None is the run's recommendation."""
+    """How what is new is drawn, and where it goes; unless you say otherwise, as the run recommends."""
 
     label: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:W][+...]", help_behavior_hint="")] = ()
     """class of what is new, or several with weights; repeat it for some that take turns"""
@@ -41,4 +41,4 @@ class Drawing(drawing.Drawing):
     no_preview: bool = False
     """show no pictures in the terminal while they are drawn"""
     device: Annotated[str, arg(metavar="NAME")] = "auto"
-    """cpu, cuda, mps or auto"""
+    """auto, cpu, cuda, cuda:1 or mps"""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     console: Console,
-    model: Annotated[Positional[str], arg(metavar="RUN")],
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
     *,
     against: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="")] = None,
     inputs: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="")] = None,
@@ -37,7 +37,7 @@ def evaluate(
 ) -> None:
     """Measure what a model draws: distances with intervals, precision and recall, classes, copies; and a report.
 
-    Samples are kept in RUN/evaluation: an interrupted evaluation goes on when the command is given again.
+    Samples are kept in MODEL/evaluation: an interrupted evaluation goes on when the command is given again.
 
     examples:
       nirvana evaluate runs/flowers
@@ -47,7 +47,7 @@ def evaluate(
       nirvana evaluate runs/edges --against unseen/photos/ --inputs unseen/edges/
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         against: real pictures to compare with (the training data)
         inputs: what those of --against are to be made of, for a model that was trained on pairs
         n: how many pictures (what fits the time, at least 2,000)
@@ -60,8 +60,8 @@ def evaluate(
         solver: how a step is made (what the run recommends)
         seed: seed of the first picture
         space: feature space: efflite0, efflite0:SIDE, inception:FILE or dinov2:FOLDER
-        out: folder for the report (RUN/evaluation)
-        device: cpu, cuda, mps or auto
+        out: folder for the report (MODEL/evaluation)
+        device: auto, cpu, cuda, cuda:1 or mps
     """
     from nirvana.evaluate.evaluation import Plan
 

@@ -31,9 +31,9 @@ def export(
       nirvana export runs/flowers --engine aoti --precision float32
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         engine: what is to run the network
-        precision: of the network's arithmetic; auto is bfloat16 where engine and processor have it
+        precision: of the network's arithmetic; auto is bfloat16 where the engine has it and it is quicker here
     """
     from nirvana.generate.export import export_run
     from nirvana.generate.model import find

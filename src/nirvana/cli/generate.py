@@ -69,7 +69,7 @@ def generate(
       nirvana generate runs/flowers --label tulip --to "rose seed:9" -n 8
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         prompt: what the pictures are of, or several with weights ("a cat:1.5 + a dog:0.5"); "" asks for nothing; left
             out, examples of captions; a label model takes the name of a class
         label: class of the pictures, or several with weights; repeat it for some that take turns (all of them)
@@ -96,7 +96,7 @@ def generate(
         animate: also write animation.webp, from noise to pictures; with --to, from the one to the other
         no_preview: show no pictures in the terminal while they are drawn
         verbose: say where the time went: imports, model, texts, sampling, writing
-        device: cpu, cuda, mps or auto
+        device: auto, cpu, cuda, cuda:1 or mps
     """
     # What needs no model is refused before torch is imported.
     end, end_seed = end_of(to)

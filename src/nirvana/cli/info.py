@@ -23,7 +23,7 @@ def info(console: Console, model: Annotated[Positional[str], arg(metavar="MODEL"
       nirvana info runs/flowers --json
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
     """
     from nirvana.generate.model import load
 

@@ -55,8 +55,8 @@ def likelihood(
       nirvana likelihood runs/flowers flowers/ -n 16 --probes 4 --json
 
     Args:
-        model: a run folder, or the name of one in runs/
-        source: a folder of pictures, or digits:test or fashion-mnist:test
+        model: a run folder, the name of one in runs/, or a model of the zoo
+        source: pictures, as `nirvana train` takes them, such as a folder, or digits:test (docs/data.md)
         method: the density of the probability flow, or the variational bound
         n: how many pictures, drawn by the seed (64, or all where there are fewer)
         steps: of the flow, or network calls of the bound (64)
@@ -71,7 +71,7 @@ def likelihood(
         seed: of all randomness
         batch: pictures computed at once (by their size)
         weights: averaged or last weights
-        device: cpu, cuda, mps or auto
+        device: auto, cpu, cuda, cuda:1 or mps
         allow_bad: evaluate although many files cannot be read
     """
     request = LikelihoodRequest(

@@ -31,7 +31,7 @@ def pack(
       nirvana pack runs/flowers --solver dpmpp-2m --steps 15
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         out: the folder of the copy (MODEL-packed)
         steps: draw with so many steps where the user of the copy does not say (as the run does)
         solver: draw with this solver (as the run does); nirvana solvers lists them

@@ -19,23 +19,23 @@ _WIDTHS = (-26, 9, 8, 9, 9, 10, 8, 8)
 
 def profile(
     console: Console,
-    model: Annotated[Positional[str], arg(metavar="RUN")],
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
     *,
     batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
 ) -> None:
     """Say where the time of a training step and of a sampling step goes, in about half a minute.
 
-    RUN is only read; it may be in training (which then takes a part of the machine).
+    MODEL is only read; it may be in training (which then takes a part of the machine).
 
     examples:
       nirvana profile runs/flowers
       nirvana profile runs/flowers --batch 64 --json
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         batch: pictures a step (those of the training's plan; 16 for sampling)
-        device: what to compute on: auto, cpu, cuda, mps
+        device: auto, cpu, cuda, cuda:1 or mps
     """
     if batch is not None and batch < 1:
         raise Refused(f"--batch must be at least 1, got {batch}")

@@ -29,7 +29,7 @@ def prompt(
       nirvana prompt runs/shapes "a red circle:1.5 + a blue square:0.5" --json
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         text: the prompt, as for `nirvana generate`
         strict: refuse a prompt that is too long to be read at once
     """

@@ -49,7 +49,7 @@ def sheet(
       nirvana sheet runs/flowers --x rule=cfg:w=4,rescale:w=4,apg:w=4,eta=0,cfg++:w=0.3 --y label=rose,tulip
 
     Args:
-        model: a run folder, or the name of one in runs/
+        model: a run folder, the name of one in runs/, or a model of the zoo
         x: what the columns vary
         y: what the rows vary
         label: class of the pictures (all in turn)
@@ -67,7 +67,7 @@ def sheet(
         precision: what the network computes in where no axis varies it
         engine: what runs the network where no axis varies it: torch, openvino, onnx, aoti
         out: the PNG file (generated/RUN-sheet.png)
-        device: cpu, cuda, mps or auto
+        device: auto, cpu, cuda, cuda:1 or mps
     """
     ratios = None if guidance_interval is None else interval(guidance_interval)
     SampleRequest(

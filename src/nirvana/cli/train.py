@@ -81,8 +81,8 @@ def train(
         batch: pictures in a step (by the recipe)
         accumulate: parts a batch is computed in, to save memory
         condition: what the model is told: captions, labels, both or none (captions, else labels, where there are any)
-        encoder: of the captions: joint, which learns with the network; minilm, which is installed with the extra text;
-            or a folder or hf:NAME with a text model of transformers, #-2 behind it for the layer (by the captions)
+        encoder: of the captions: joint, which learns with the network; minilm, which is a package (docs/text.md); or a
+            folder or hf:NAME with a text model of transformers, #-2 behind it for the layer (by the captions)
         inpaint: learn to fill what is hidden of a picture, for `nirvana inpaint`
         target: learn to make the pictures there of those of the same name in SOURCE, for `nirvana translate`
         template: put captions into a text such as "a photo of {}"; repeat it for some that take turns

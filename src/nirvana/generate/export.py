@@ -166,7 +166,7 @@ def _engine(name: str) -> Engine:
 
 
 def _dtype(name: str, engine: Engine, precision: str) -> torch.dtype:
-    """The precision an engine computes in: the lowest that engine and processor have, where none is asked for."""
+    """The precision an engine computes in; where none is asked for, bfloat16 if it has that and it is quicker here."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     dtype = pick_precision(precision, _CPU)
