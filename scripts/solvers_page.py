@@ -29,7 +29,8 @@ and in Python `SOLVERS["ddim"](eta=0.5)` makes one.
 - A network whose errors show in the pictures gains from noise, which lets later steps mend earlier ones: `sa-solver`
   or `dpmpp-2m-sde` at 25 steps or more, `heun-churn` where the time does not matter.
 - Encoding, interpolation, likelihoods, and the same picture at any number of steps need a solver without noise.
-- Edits at every step (inpainting) drop what a multistep solver remembers, and it is then of first order: `dpmpp-2s`.
+- Edits at every step drop what a multistep solver remembers, and it is then of first order: `dpmpp-2s`. For inpainting
+  take `ddim` or `euler-ancestral`: there order gains nothing ([inpainting.md](inpainting.md)).
 - An answer of known accuracy: `adaptive` with its tolerance.
 - `ddpm` and its kin, `heun`, `dpm-2`, `euler-ancestral` are there to repeat what papers and other programs did.
 
