@@ -295,6 +295,7 @@ def test_sheets_over_rules(model: Model) -> None:
     base = model.request(label="dog", steps=2, guidance=3.0)
     row = requests(model, base, axis("rule=cfg,apg:w=5,eta=0,norm=15,cfg++:w=0.4"))[0]
     assert [(r.rule, r.guidance) for r in row] == [("cfg", 3.0), ("apg:eta=0,norm=15", 5.0), ("cfg++", 0.4)]
+    assert axis("rule=apg:eta=0,norm=15|cfg").values == ("apg:eta=0,norm=15", "cfg")  # as all fields, between bars
     assert [r.negative for r in requests(model, base, axis("negative=none,cat"))[0]] == [None, "cat"]
     row = requests(model, base, axis("autoguidance=1/8:width=0.2,none"), axis("solver=ddim,ddim:eta=1"))
     assert [[(r.autoguidance, r.solver) for r in line] for line in row] == [

@@ -82,7 +82,7 @@ def axis(text: str) -> Axis:
     field, _, listed = text.partition("=")
     field = field.strip()
     bar = "|" if "|" in listed else ","
-    values = whole(listed) if field in WITH_NUMBERS else [value.strip() for value in listed.split(bar)]
+    values = whole(listed) if field in WITH_NUMBERS and bar == "," else [value.strip() for value in listed.split(bar)]
     if field not in FIELDS:
         raise unknown("field of a sheet", field, FIELDS)
     if not all(values):
