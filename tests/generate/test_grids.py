@@ -155,6 +155,8 @@ def test_the_search_is_made_once_and_kept_whole(model: Model, calls: list[int], 
     assert json.loads(kept.read_text())["grid"] == found.grid
     calls.clear()
     assert model.settled(asked) == found and model.settled(found) == found
+    assert model.generate("cat", grid="searched", steps=3, n=2).request == found
+    calls.clear()
     # Other seeds, labels and counts are served by the same search.
     other = model.settled(model.request(grid="searched", steps=3, label="dog", n=5, seed=9, batch=2))
     assert other.grid == found.grid and calls == []

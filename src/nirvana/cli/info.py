@@ -57,7 +57,7 @@ def _lines(known: dict[str, Json]) -> str:
         "trained": f"{known['trained_images']} images seen, {state}",
         "data": f"{known['source']}, {known['pictures']} pictures, {known['rejected']} files rejected",
         **(diffusion if known["family"] == "diffusion" else {}),
-        "made": f"{known['created']} by {known['command']}",
+        "made": " by ".join(str(part) for part in (known["created"], known["command"]) if part),
         "weights": f"sha256 {known['weights_sha256']}",
     }
     return "\n".join(f"{name:<12}{value}" for name, value in rows.items())

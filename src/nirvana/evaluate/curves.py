@@ -70,7 +70,7 @@ Series = tuple[str, str, list[tuple[float, SampleRequest]]]
 def series(model: Model, base: SampleRequest, solvers: Sequence[str] = ()) -> list[Series]:
     """A line for each of `solvers`, and one over guidance where there is any. Refused where one cannot be used.
 
-    solvers: none are the run's own and those of `SHOWN` that it can use.
+    solvers: none are the run's own and the first of `SHOWN`, `len(SHOWN)` in all, as far as it can use them.
     """
     if solvers:
         by_solver = [_line(model, base, name) for name in dict.fromkeys(solvers)]

@@ -26,7 +26,7 @@ def grid_of(written: str, lam: LamRange) -> Grid:
     if name in GRIDS:
         return made("grid", written, {known: grid.make for known, grid in GRIDS.items()}, lam)
     if numbers is None:
-        raise Refused("the grid 'searched' is still to be found for this request: request = model.settled(request)")
+        raise Refused("the grid 'searched' is still to be found: model.settled(request) does it (edits take others)")
     try:
         return _LISTS[name](numbers)
     except ValueError as error:

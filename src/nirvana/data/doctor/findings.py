@@ -34,7 +34,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "two-labels": Kind("one picture under two labels", Gravity.SERIOUS, "kept once; look which label is right", True),
     "duplicate": Kind("exact duplicates", Gravity.DOUBTFUL, "one of each is kept", drops=True),
-    "near-duplicate": Kind("near duplicates", Gravity.DOUBTFUL, "the largest of each is kept", drops=True),
+    "near-duplicate": Kind(
+        "near duplicates", Gravity.DOUBTFUL, "kept once: with a caption, and the largest", drops=True
+    ),
     "tiny": Kind("tiny pictures", Gravity.DOUBTFUL, "left out: enlarged, they would teach blur", drops=True),
     "one-colour": Kind("pictures of one colour", Gravity.DOUBTFUL, "kept"),
     "extreme-aspect": Kind("extreme shapes", Gravity.DOUBTFUL, "kept, but training sees the centre square alone"),
