@@ -84,7 +84,7 @@ def test_a_folder_goes_on_where_it_was_stopped(run: str, capsys: Captured, monke
     first = Path("filled/a.png").read_bytes()
     assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png"]
     assert main(command) == 0
-    assert len(begun) == 3 and "1 were there already" in capsys.readouterr().out
+    assert len(begun) == 3 and "1 was there already" in capsys.readouterr().out
     assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png", "b.png"]
     assert Path("filled/a.png").read_bytes() == first
     assert main([*command, "--seed", "1"]) == 2
@@ -151,7 +151,7 @@ def test_translate_makes_pictures_of_a_folder_and_goes_on(translator: str, capsy
     first = Path("all/a.png").read_bytes()
     Path("all/b.png").unlink()
     assert main(["translate", translator, "photos", "--out", "all"]) == 0
-    assert "1 were there already" in capsys.readouterr().out
+    assert "1 was there already" in capsys.readouterr().out
     assert Path("all/a.png").read_bytes() == first and Path("all/b.png").is_file()
     assert main(["reproduce", "all/b.png"]) == 0
     assert "byte for byte" in capsys.readouterr().out

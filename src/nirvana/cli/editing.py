@@ -66,7 +66,7 @@ def edit(
         made += paths
     new = len(pairs) - kept - len(unread)
     took = duration(time.perf_counter() - started)
-    already = f", {kept} were there already" if kept else ""
+    already = f", {kept} {'was' if kept == 1 else 'were'} there already" if kept else ""
     console.result(
         f"{new} picture{'s' if new != 1 else ''} edited in {folder} ({took}){already}",
         {"out": str(folder), "files": [str(path) for path in made], "kept": kept},
