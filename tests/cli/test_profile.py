@@ -104,7 +104,7 @@ def test_the_command_passes_its_options_on_and_prints(capsys: Captured, monkeypa
         (["."], "no run folder"),
         (["x", "--batch", "0"], "--batch must be at least 1"),
         (["x", "--device", "cpuu"], "is not there"),
-        ([], "RUN is missing"),
+        ([], "MODEL is missing"),
     ],
 )
 def test_what_is_refused_is_one_line(
