@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest on Intel and AMD processors (extra "engine")."""
+"""OpenVINO: the runtime of Intel, for its processors and those of AMD (extra "engine")."""
 
 from __future__ import annotations
 
