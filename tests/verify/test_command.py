@@ -58,12 +58,12 @@ def test_a_class_a_solver_and_a_function_that_makes_one_name_a_solver(name: str)
 
 
 def test_a_fault_is_said_and_the_exit_code_is_1(capsys: Captured) -> None:
-    assert main(["verify", "my_solvers:StageAtTheWrongSigma", "--solver", "ddim", *QUICK]) == 1
+    assert main(["verify", "my_solvers:StageAtTheWrongSigma", "--solver", "unipc-2", *QUICK]) == 1
     captured = capsys.readouterr()
     assert "FAIL order of my_solvers:StageAtTheWrongSigma on rectified-flow uneven" in captured.out
     assert "proofs failed; the first: " in captured.err and captured.err.count("\n") == 1
     text = Path("verification/verification.md").read_text()
-    assert "## Failed" in text and "| ddim | rectified-flow | 1 |" in text
+    assert "## Failed" in text and "| unipc-2 | rectified-flow | 3 |" in text
     told = json.loads(Path("verification/verification.json").read_text())
     assert told["passed"] is False and told["quick"] is True
     failed = [f for f in told["findings"] if not f["passed"]]

@@ -167,11 +167,11 @@ class Model(Editable):
         label: a class name, or several that take turns, each one alone or with others ("tulip:1.5+rose:0.5"); None goes
         through all classes, picture i is of class i mod K. What is None is the run's recommendation. solver, rule:
         names with their numbers ("ddim:eta=0.5", "apg:eta=0"). guidance_interval: the ratios sigma/alpha to guide
-        between. grid: where the steps lie ("karras", "searched"). weights: "ema" or "raw"; clip:
-        keep every predicted x0 in the range of the data. negative: a class or prompt to lead away from; autoguidance: a
-        moment of the training to lead away from ("1/8"); classifier: one of those the model was loaded with
-        ("fashion:scale=2"). precision: "float32" or "bfloat16"; engine: "torch" or an exported one. Refused where a
-        value or name is not possible.
+        between. grid: where the steps lie ("karras", "searched"). weights: "ema" or "raw"; clip: keep every predicted
+        x0 in the range of the data. negative: a class or prompt to lead away from; autoguidance: a moment of the
+        training to lead away from ("1/8"); classifier: one of those the model was loaded with ("fashion:scale=2").
+        precision: "float32" or "bfloat16"; engine: "torch" or an exported one. Refused where a value or name is not
+        possible.
         """
         request = self.request(
             prompt,

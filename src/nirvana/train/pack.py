@@ -18,7 +18,6 @@ def pack(run: RunFolder, out: Path, model: Mapping[str, Json] | None = None) -> 
     """The folder `out` with the description of `run` and its averaged weights, rounded to 16 bits.
 
     model: the description of the model where it is not the run's own (what it recommends may be another).
-
     It generates, is evaluated and is a start for `--from` like any run; training does not go on in it. It appears
     complete or not at all, without the command that made the run. Refused where `out` is there, where there is no
     checkpoint, or where a weight is beyond what 16 bits hold.
