@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 
 from measure import publish, table
 from PIL import Image
+from trainings import larger, planned, say, trained
 
 from nirvana import load
 from nirvana.data import open_data
@@ -29,17 +27,13 @@ from nirvana.evaluate.evaluation import Plan, evaluate
 from nirvana.evaluate.report import number
 from nirvana.evaluate.scores import FILE, Evaluation
 from nirvana.files import write_json, write_text
-from nirvana.recipes.image import prepare
 from nirvana.recipes.order import Order
-from nirvana.recipes.recipe import Facts, as_in
-from nirvana.train.events import StepDone
 
 ROUNDS = 3
 """A row is planned so often; the neighbours on a machine only ever slow."""
 SAMPLES = 2_000
 SCORES = ("KID", "FD", "precision", "recall", "as asked", "alignment")
 """The beginnings of the names of the scores that are shown, where they were measured."""
-_REPORT = 15.0
 
 
 @dataclass(frozen=True)
@@ -65,10 +59,6 @@ class Asked:
         """What reproduces the section."""
         start = f" --start {self.start}" if self.study == "finetuning" else ""
         return f"python benchmarks/equal_minutes.py {self.study} --runs DIR --minutes {self.minutes:g}{start}"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def backbones(asked: Asked) -> list[Row]:
@@ -130,38 +120,17 @@ def plans(asked: Asked, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         for row in rows:
             found = planned(replace(row.order, minutes=asked.minutes))
             say(f"{row.name}: {found}")
-            if row.name not in best or found["work"] > best[row.name]["work"]:
-                best[row.name] = found
+            best[row.name] = larger(found, best.get(row.name))
     write_json(path, best)
     return best
 
 
-def planned(order: Order) -> dict[str, Any]:
-    """What `nirvana train --minutes` would do now. work: images by parameters, to tell plans apart."""
-    with tempfile.TemporaryDirectory() as folder:
-        training = prepare(order, Path(folder) / "run")
-        spec: Any = training.run.model_spec
-        images = training.run.plan.images
-        return {
-            "width": as_in(Facts(0, 0), spec).width,
-            "size": spec["shape"][-1],
-            "images": images,
-            "parameters": training.parameters,
-            "work": images * training.parameters,
-        }
-
-
-def trained(asked: Asked, row: Row, number: int, plan: Mapping[str, Any]) -> Path:
+def run_of(asked: Asked, row: Row, number: int, plan: Mapping[str, Any]) -> Path:
     """The finished run of a row, begun or continued."""
-    path, said = asked.runs / f"{asked.study}-{asked.minutes:g}-{number}", time.monotonic()
     # A run that is continued has the width of the one it began with.
     width = None if row.order.start is not None else plan["width"]
     order = replace(row.order, images=plan["images"], width=width, size=plan["size"])
-    for event in prepare(order, path, command=asked.command).events():
-        if isinstance(event, StepDone) and time.monotonic() - said > _REPORT:
-            said = time.monotonic()
-            say(f"{row.name}: {event.images} of {event.total}, {event.seconds_left / 60:.1f} min left")
-    return path
+    return trained(order, asked.runs / f"{asked.study}-{asked.minutes:g}-{number}", asked.command)
 
 
 def measured(run: Path, row: Row) -> Evaluation:
@@ -201,7 +170,7 @@ def main() -> None:
     rows = rows_of(asked)
     plan, lines, values = plans(asked, rows), list[list[str]](), dict[str, Any]()
     for place, row in enumerate(rows):
-        evaluation = measured(trained(asked, row, place, plan[row.name]), row)
+        evaluation = measured(run_of(asked, row, place, plan[row.name]), row)
         about = plan[row.name]
         lines.append([row.name, f"{about['parameters'] / 1e6:.2f}", f"{about['images']:,}", *cells(evaluation)])
         values[row.name] = {**about, "scores": [score.to_json() for score in evaluation.scores]}

@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from measure import DOCS, machine, table
+from trainings import larger, planned, say, trained
 
 from nirvana import load
 from nirvana.evaluate.evaluation import Plan, evaluate
@@ -32,9 +31,7 @@ from nirvana.evaluate.scores import FILE, Evaluation, Score
 from nirvana.files import write_bytes, write_json, write_text
 from nirvana.generate.model import Model
 from nirvana.modality import grid, to_png_bytes
-from nirvana.recipes.image import prepare
 from nirvana.recipes.order import Order
-from nirvana.train.events import StepDone
 
 FAMILIES = {"flow": "diffusion (flow)", "gan": "GAN", "vae": "VAE"}
 ROUNDS = 3
@@ -42,7 +39,6 @@ ROUNDS = 3
 QUIET = 0.5
 """A load of the machine above this is said: plans made then are of a slower machine."""
 _DRAWN = 1_000
-_REPORT = 15.0
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,6 @@ SETTINGS = (
 )
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 # Plans
 
 
@@ -107,26 +99,11 @@ def plans(asked: Asked) -> dict[str, dict[str, Any]]:
     best: dict[str, dict[str, Any]] = {}
     for _ in range(ROUNDS):
         for family in FAMILIES:
-            found = planned(asked, family)
+            found = planned(Order(asked.source, minutes=asked.minutes, recipe=family))
             say(f"{family}: {found}")
-            if family not in best or found["images"] * found["width"] > best[family]["images"] * best[family]["width"]:
-                best[family] = found
+            best[family] = larger(found, best.get(family))
     write_json(path, {**wanted, "load": load_before, "machine": machine(), "plans": best})
     return best
-
-
-def planned(asked: Asked, family: str) -> dict[str, Any]:
-    """What `nirvana train --minutes` would do now."""
-    with tempfile.TemporaryDirectory() as folder:
-        training = prepare(Order(asked.source, minutes=asked.minutes, recipe=family), Path(folder) / "run")
-        spec, plan = training.run.model_spec, training.run.plan
-        return {
-            "width": spec["network"]["width"],  # type: ignore[index, call-overload]
-            "images": plan.images,
-            "batch": plan.batch,
-            "size": spec["shape"][-1],  # type: ignore[index, call-overload]
-            "parameters": training.parameters,
-        }
 
 
 # Runs
@@ -138,13 +115,8 @@ def run_path(asked: Asked, family: str, seed: int) -> Path:
 
 def train(asked: Asked, family: str, seed: int, plan: Mapping[str, Any]) -> None:
     """The run of a seed, begun or continued."""
-    path = run_path(asked, family, seed)
     order = Order(asked.source, recipe=family, seed=seed, images=plan["images"], width=plan["width"], size=plan["size"])
-    said = time.monotonic()
-    for event in prepare(order, path, command=asked.command).events():
-        if isinstance(event, StepDone) and time.monotonic() - said > _REPORT:
-            said = time.monotonic()
-            say(f"{path.name}: {event.images} of {event.total}, {event.seconds_left / 60:.1f} min left")
+    trained(order, run_path(asked, family, seed), asked.command)
 
 
 def evaluated(asked: Asked, setting: Setting, seed: int) -> Evaluation:
