@@ -78,7 +78,7 @@ SHIPPED: Mapping[str, Shipped] = {
         measure=following,
     ),
     "emoji": Shipped(
-        order=Order("emoji", condition="captions", encoder="minilm", images=300_000, width=64),
+        order=Order("emoji", condition="captions", encoder="minilm", images=450_000, width=64),
         draws="emoji, by text, in three styles",
         prompt="a red heart, flat emoji",
         needs="text",
