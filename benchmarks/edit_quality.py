@@ -1,7 +1,8 @@
 """How well holes are filled, against network calls: methods of inpainting on held-out pictures and four kinds of mask.
 
 Each picture of the held-out part has a hole, the model knows its class or caption, and two seeds fill it. Writes
-docs/editing-quality.md and JSON; every cell is kept in --work, so the command goes on where it was stopped.
+its section of docs/editing-quality.md, in the place of one of the same pictures; every cell is kept in --work, so the
+command goes on where it was stopped.
 
 python benchmarks/edit_quality.py RUN [RUN...] --work DIR [-n 64] [--guidance 1]
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -222,7 +224,8 @@ def page(run: str, found: Sequence[tuple[str, str, int, dict[str, float]]], n: i
     source = f"{model.run.data['source']}:test"
     texts = [
         f"## {source}\n",
-        f"`{model.run.config['recipe']}`, {model.run.plan.images:,} images seen;"
+        f"`python benchmarks/edit_quality.py RUN --work DIR -n {n} --guidance {guidance:g}`, on {machine()}."
+        f" `{model.run.config['recipe']}`, {model.run.plan.images:,} images seen;"
         f" {n} held-out pictures a cell, two seeds each, guidance {guidance:g}.\n",
     ]
     for kind in MASKS:
@@ -241,9 +244,14 @@ def _cells(cell: Mapping[str, float]) -> list[str]:
     return [f"{cell['calls']:g}", kid, f"{cell['apart']:.2f}", f"{cell['diversity']:.1f}", f"{cell['seam']:.2f}"]
 
 
-HEAD = """# How well holes are filled
+def with_sections(text: str, sections: Mapping[str, str]) -> str:
+    """The page with these sections (source -> text): in their place, or at its end; the others stay as they are."""
+    _, *parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    kept = {part.partition("\n")[0].removeprefix("## "): part for part in parts}
+    return "\n".join([HEAD, *(part.rstrip() + "\n" for part in {**kept, **sections}.values())])
 
-`python benchmarks/edit_quality.py {arguments}`, on {machine}.
+
+HEAD = """# How well holes are filled
 
 Held-out pictures with a hole in four shapes; the model is told the class or caption of each. Calls: of the network, for
 a picture. KID: of the filled pictures to other held-out ones, in EfficientNet-Lite0 features; distances below its
@@ -263,16 +271,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DOCS)
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
-    sections = list[str]()
+    path, sections = asked.out / "editing-quality.md", dict[str, str]()
     for run in asked.runs:
         found = list(cells(run, asked.work, asked.n, asked.guidance))
-        name = f"editing-{str(load(run).run.data['source']).replace(':', '-')}.png"
+        source = str(load(run).run.data["source"])
+        name = f"editing-{source.replace(':', '-')}.png"
         write_bytes(asked.out / "images" / name, sheet(run, asked.n, asked.guidance))
-        sections.append(page(run, found, asked.n, asked.guidance) + f"\n![filled](images/{name})\n")
-    arguments = f"RUN --work DIR -n {asked.n} --guidance {asked.guidance:g}"
-    text = HEAD.format(arguments=arguments, machine=machine())
-    write_text(asked.out / "editing-quality.md", "\n".join([text, *sections]))
-    print(f"wrote {asked.out / 'editing-quality.md'}", file=sys.stderr)
+        section = page(run, found, asked.n, asked.guidance)
+        sections[f"{source}:test"] = f"{section}\n![filled](images/{name})\n"
+    write_text(path, with_sections(path.read_text() if path.is_file() else "", sections))
+    print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

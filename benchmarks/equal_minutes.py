@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from measure import publish, table
-from PIL import Image
 from trainings import larger, planned, say, trained
 
 from nirvana import load
@@ -26,7 +25,8 @@ from nirvana.data import open_data
 from nirvana.evaluate.evaluation import Plan, evaluate
 from nirvana.evaluate.report import number
 from nirvana.evaluate.scores import FILE, Evaluation
-from nirvana.files import write_json, write_text
+from nirvana.files import new_folder, write_bytes, write_json, write_text
+from nirvana.modality import to_png_bytes
 from nirvana.recipes.order import Order
 
 ROUNDS = 3
@@ -92,16 +92,16 @@ def finetuning(asked: Asked) -> list[Row]:
 def write_halves(mine: Path, rest: Path) -> None:
     """Every other held-out concept of `emoji` as pictures with a text file each, in two folders."""
     data = open_data("emoji:test", size=64)
-    captions = data.captions
-    if captions is None:
+    captions, attributes = data.captions, data.attributes
+    if captions is None or attributes is None:
         raise SystemExit("emoji:test has no captions")
-    for folder in (mine, rest):
-        folder.mkdir(parents=True, exist_ok=True)
-    styles = 3
-    for i, picture in enumerate(data.images):
-        folder = (mine, rest)[i // styles % 2]
-        Image.fromarray(picture).save(folder / f"{i:04}.png")
-        write_text(folder / f"{i:04}.txt", "\n".join(captions[i]) + "\n")
+    place = {code: i for i, code in enumerate(dict.fromkeys(str(one["code"]) for one in attributes))}
+    for half, path in enumerate((mine, rest)):
+        with new_folder(path, replace=True) as folder:
+            for i, picture in enumerate(data.images):
+                if place[str(attributes[i]["code"])] % 2 == half:
+                    write_bytes(folder / f"{i:04}.png", to_png_bytes(picture))
+                    write_text(folder / f"{i:04}.txt", "\n".join(captions[i]) + "\n")
 
 
 STUDIES: Mapping[str, tuple[str, Callable[[Asked], list[Row]]]] = {
