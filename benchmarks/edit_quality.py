@@ -172,7 +172,7 @@ def measured(model: Model, held: Held, kind: str, method: str, steps: int, guida
     hole = np.broadcast_to(masks[..., None], a.shape)
     levels = model.diffusion(request.weights, "edit").levels(request)
     return {
-        "calls": calls(method_of(cast(Changes, request.edit)), solver_of(request), levels),
+        "calls": calls(method_of(cast(Changes, request.edit)), solver_of(request), levels) or 0,
         "kid": 1000 * kid.value,
         "low": 1000 * kid.interval[0],
         "high": 1000 * kid.interval[1],

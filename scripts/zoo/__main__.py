@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -14,12 +15,14 @@ HOME = Path(__file__).parents[2] / "src" / "nirvana" / "zoo"
 
 
 def main() -> int:
-    """0, or 2 where something can be mended, which is said in a line."""
+    """0, or 2 where something can be mended, which is said in a line, or 130 where it was stopped: it saves first."""
     parser = argparse.ArgumentParser(prog="zoo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", help=", ".join(SHIPPED))
     parser.add_argument("--runs", type=Path, default=Path("runs/zoo"), help="where trainings and samples are kept")
     parser.add_argument("--home", type=Path, default=HOME, help="where the finished folder goes")
     asked = parser.parse_args()
+    # In the background shells let Ctrl-C be ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if asked.name not in SHIPPED:
             raise unknown("model of the zoo", asked.name, SHIPPED)
@@ -27,6 +30,9 @@ def main() -> int:
     except Refused as refused:
         say(f"zoo: {refused}")
         return 2
+    except KeyboardInterrupt:
+        say(f"{asked.name}: stopped; the same command goes on")
+        return 130
     return 0
 
 
