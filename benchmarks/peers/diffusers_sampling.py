@@ -14,6 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers_training import call, network
 from gauge import count_parameters, deviation
+from memory import keep_memory
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from worker import Facts, Order
@@ -58,13 +59,15 @@ class Weights:
 
 
 class Pipeline:
-    """settings: shape, weights (None: a stored tensor instead of a network).
+    """settings: shape, weights (None: a stored tensor instead of a network), keep_memory.
 
     order: batch, steps, eta, seed, one_generator (False: a generator for each picture), save: a folder for the pictures
     and for the state they were made of, or None.
     """
 
     def __init__(self, settings: Order) -> None:
+        if settings["keep_memory"]:
+            keep_memory()
         self.shape = tuple(settings["shape"])
         weights = settings["weights"]
         self.net = load_network(weights, self.shape) if weights else Stored(self.shape[1], self.shape[0])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from nirvana.diffusion import (
 )
 from nirvana.diffusion.noise import Key
 from nirvana.engine import ENGINES, EngineNet, Inputs
+from nirvana.generate.network import in_bfloat16
+from nirvana.train import allocator
 
 
 class Adapter(nn.Module):
@@ -113,12 +116,14 @@ class OneGenerator:
 
 class Sampling:
     """settings: shape, weights (None: a stored tensor instead of a network), engine ("eager", "channels-last" or one of
-    `ENGINES`), bfloat16.
+    `ENGINES`), bfloat16, keep_memory: the allocator as `nirvana generate` sets it.
 
     order: as that of the pipeline. Without one_generator the noise is nirvana's own, a generator for each picture.
     """
 
     def __init__(self, settings: Order) -> None:
+        os.environ[allocator.VARIABLE] = "keep" if settings["keep_memory"] else "system"
+        allocator.keep_memory()
         self.shape = tuple(settings["shape"])
         self.net = self._network(settings["weights"], settings["engine"], settings["bfloat16"])
         self.table = Chain(linear_betas(1000)).schedule()
@@ -132,6 +137,7 @@ class Sampling:
         net = load_network(weights, self.shape)
         if engine in ENGINES:
             return exported(net, self.shape, engine, torch.bfloat16 if bfloat16 else torch.float32)
+        net = in_bfloat16(net) if bfloat16 else net
         return Adapter(Eager(net, {"eager": torch.contiguous_format, "channels-last": torch.channels_last}[engine]))
 
     def facts(self) -> Facts:

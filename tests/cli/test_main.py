@@ -15,12 +15,14 @@ from nirvana import __version__
 from nirvana.cli import main as entry
 from nirvana.cli import parse
 from nirvana.cli.main import main
+from nirvana.train import allocator
 
 Captured = pytest.CaptureFixture[str]
 
 WITHOUT_TORCH = """
 import sys
 from nirvana.cli.main import main
+from nirvana.train import allocator
 import nirvana
 code = main({args})
 heavy = sorted({{"torch", "numpy", "PIL", "rich", "tyro", "safetensors"}} & set(sys.modules))
@@ -154,3 +156,20 @@ def test_a_missing_model_is_one_line(capsys: Captured, tmp_path: Path) -> None:
     assert main(["info", str(tmp_path)]) == 2
     assert "no run folder" in one_line(capsys)
     assert json.dumps(sorted(os.listdir(tmp_path))) == "[]"
+
+
+def test_a_command_keeps_the_memory_that_it_frees(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(parameter: int, value: int) -> int:
+        asked.append((parameter, value))
+        return 1
+
+    monkeypatch.setattr(allocator, "_mallopt", lambda: mallopt)
+    monkeypatch.delenv(allocator.VARIABLE, raising=False)
+    assert main(["zoo"]) == 0
+    assert asked == [(-4, 0), (-1, 2**31 - 1)]
+    capsys.readouterr()
+    monkeypatch.setenv(allocator.VARIABLE, "sistem")
+    assert main(["zoo"]) == 2
+    assert "did you mean 'system'" in one_line(capsys)

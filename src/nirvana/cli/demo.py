@@ -40,9 +40,7 @@ def demo(
     from nirvana.generate.model import load
     from nirvana.recipes import demo as recipe
     from nirvana.recipes.image import prepare
-    from nirvana.train.allocator import keep_memory
 
-    keep_memory()
     order, run = recipe.order(seed), Path(out).expanduser()
     _greet(console, seed)
     console.note("2. training a small model on real pictures of clothes")

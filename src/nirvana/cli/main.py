@@ -126,7 +126,9 @@ def _run(args: list[str], console: Console) -> int:
     if name not in COMMANDS:
         raise Refused(f"unknown command '{name}'{nearest(name, COMMANDS)} (known: {', '.join(COMMANDS)})")
     from nirvana.cli.parse import call
+    from nirvana.train.allocator import keep_memory
 
+    keep_memory()
     call(getattr(importlib.import_module(COMMANDS[name][0]), name.replace(" ", "_")), name, args[1:], console)
     return DONE
 

@@ -40,9 +40,7 @@ def profile(
     if batch is not None and batch < 1:
         raise Refused(f"--batch must be at least 1, got {batch}")
     from nirvana.recipes.profile import profile_run
-    from nirvana.train.allocator import keep_memory
 
-    keep_memory()
     found = profile_run(model, batch=batch, device=device, say=console.note)
     console.result(text(found), found.to_json())
 

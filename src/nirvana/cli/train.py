@@ -124,9 +124,7 @@ def train(
     )
     run = Path(out).expanduser() if out is not None else Path("runs") / source_name(source)
     from nirvana.recipes.image import prepare
-    from nirvana.train.allocator import keep_memory
 
-    keep_memory()
     with console.progress("reading", 0, "pictures") as bar:
         training = prepare(
             order,

@@ -17,7 +17,7 @@ _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
 
 
 def keep_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Let glibc keep what large tensors free; whether that was set. Call it once, where a training process starts.
+    """Let glibc keep what large tensors free; whether that was set. Call it once, where a process starts.
 
     glibc maps every allocation of 32 MB and more afresh and gives it back when it is freed, so that each step touches
     all of its pages for the first time. `mallopt(M_MMAP_MAX, 0)` and `mallopt(M_TRIM_THRESHOLD, 2^31 - 1)` make it
