@@ -152,8 +152,7 @@ class Sampling:
 
         def run() -> None:
             noise = one or SeededNoise(range(seed, seed + batch), self.shape)
-            points = [*(self.table.at(t + 1) for t in _times(order["steps"])), self.table.at(0)]
-            levels = walk(Level(*(torch.stack([getattr(p, part) for p in points]) for part in ("alpha", "sigma"))))
+            levels = walk(self.table.at(torch.tensor([*(t + 1 for t in _times(order["steps"])), 0])))
             x = noise.initial()
             with torch.inference_mode():
                 for step in trajectory(self.denoiser, x, levels, DDIM(order["eta"]), cond={}, noise=noise):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nirvana.diffusion.denoiser import NOISE_CODES, Cond, Preconditioned, TableCode
 from nirvana.diffusion.grid import karras, trailing, uniform, uniform_lam
-from nirvana.diffusion.level import Level, at, between, walk
+from nirvana.diffusion.level import Level, at, between, strictly_monotone, walk
 from nirvana.diffusion.markov import Chain
 from nirvana.diffusion.named import DDIM, SOLVERS
 from nirvana.diffusion.noise import SeededNoise
@@ -146,3 +146,21 @@ def test_the_code_reaches_the_network_in_float32_at_least():
     for dtype in (torch.float32, F64):
         denoiser(torch.zeros(2, 3, dtype=dtype), level, {})
         assert net.codes[-1].dtype == dtype and net.codes[-1].tolist() == pytest.approx([997.3] * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("levels", [CHAIN.at(torch.tensor([40, 7, 3, 0])), CHAIN.at(torch.tensor([0, 3, 7, 40]))])
+def test_a_part_of_a_walk_falls_or_rises_as_its_levels_do(levels: Level) -> None:
+    whole = walk(levels)
+    for part in (whole, whole[1:], whole[:3], whole[1:3], [whole[0], whole[3]], whole[::-1]):
+        apart = [Level(level.alpha, level.sigma) for level in part]
+        assert strictly_monotone(part) == strictly_monotone(apart)
+    stands = walk(CHAIN.at(torch.tensor([7, 7, 3, 0])))
+    assert strictly_monotone(stands[1:]) == "falling"
+    with pytest.raises(ValueError, match="levels 0 and 1 are not"):
+        strictly_monotone(stands)
+
+
+def test_points_of_a_table_are_the_same_together() -> None:
+    together, points = CHAIN.at(torch.tensor([[0, 3], [50, 7]])), [CHAIN.at(index) for index in (0, 3, 50, 7)]
+    assert together.alpha.flatten().tolist() == [float(level.alpha) for level in points]
+    assert together.sigma.flatten().tolist() == [float(level.sigma) for level in points]

@@ -288,5 +288,9 @@ def strictly_monotone(levels: Sequence[Level]) -> Literal["falling", "rising"]:
 def _stacked(levels: Sequence[Level]) -> Level:
     """All of them as one level of shape (n, elements)."""
     n = len(levels)
+    place = levels[0].place
+    if place is not None and place.leads(levels):
+        part = slice(place.index, place.index + n)
+        return Level(place.walk.level.alpha[part, None], place.walk.level.sigma[part, None])
     both = torch.broadcast_tensors(*(level.alpha for level in levels), *(level.sigma for level in levels))
     return Level(torch.stack(both[:n]).reshape(n, -1), torch.stack(both[n:]).reshape(n, -1))

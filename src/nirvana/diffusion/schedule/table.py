@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nirvana.diffusion.level import Level, float64
@@ -38,8 +38,8 @@ class Tabulated:
         """The number of steps of the chain."""
         return len(self.alpha) - 1
 
-    def at(self, index: int) -> Level:
-        """The level of table index 0 (data) to T."""
+    def at(self, index: int | Int[Tensor, "..."]) -> Level:
+        """The level of table index 0 (data) to T; of several a level of their shape."""
         return Level(self.alpha[index], self.sigma[index])
 
     def index(self, lam: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

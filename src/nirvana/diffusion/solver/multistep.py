@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Coefficient, Level, between, left_align
+from nirvana.diffusion.level import Coefficient, Level, between, left_align, times
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.solver.coordinate import Coordinate, DataInLam, corrections
 from nirvana.diffusion.solver.protocol import Denoise, Step
 
 
-def combined(x: Tensor, terms: Iterable[tuple[Coefficient, Tensor]]) -> Tensor:
-    """x + sum of c*f; a number takes one pass over memory, the number 0 none."""
-    for c, f in terms:
+def combined(*terms: tuple[Coefficient, Tensor]) -> Tensor:
+    """The sum of c*f, at least one of them; a number takes one pass over memory, after the first the number 0 none."""
+    (c, f), *others = terms
+    total = times(c, f)
+    own = total is not f
+    for c, f in others:
         if isinstance(c, Tensor):
-            x = x + left_align(c, x) * f
+            total = total + left_align(c, total) * f
         elif c:
-            x = torch.add(x, f, alpha=c)
-    return x
+            total = total.add_(f, alpha=c) if own else torch.add(total, f, alpha=c)
+        else:
+            continue
+        own = True
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +130,12 @@ class Multistep:
         levels = (*state.levels, now)
         values = (*state.values, self.coordinate.value(x, prediction.x0, now))
         if self.corrects and state.levels:
-            x = combined(x, zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
+            x = combined((1.0, x), *zip(between(_Corrector(self.coordinate), *levels), values, strict=True))
         levels, values = levels[-self.points :], values[-self.points :]
         c_x, c_0, s, *d = between(_Predictor(self.coordinate), *levels, nxt)
-        x_nxt = combined(left_align(c_x, x) * x, [(c_0, prediction.x0), *zip(d, values, strict=True)])
+        terms = [(c_x, x), (c_0, prediction.x0), *zip(d, values, strict=True)]
         if not self.deterministic and not nxt.is_clean:
-            x_nxt = combined(x_nxt, [(s, noise.path(now, nxt).to(x))])
+            terms.append((s, noise.path(now, nxt).to(x)))
+        x_nxt = combined(*terms)
         kept = slice(len(levels) - min(len(levels), self.points - 1 + self.corrects), None)
         return Step(now, nxt, x_nxt, prediction), History(levels[kept], values[kept])

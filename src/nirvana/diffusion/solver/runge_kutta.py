@@ -152,8 +152,8 @@ class RungeKutta(Memoryless):
 
         def led(leg: _Leg) -> tuple[Tensor, Level]:
             regular, alpha, sigma, c_x, c_0, *d = between(leg, now, nxt)
-            first = left_align(c_x, x) * x + left_align(c_0, x) * prediction.x0
-            there = combined(first, zip(d, [values[j] for j in (0, *leg.later) if j < len(values)], strict=False))
+            seen = [values[j] for j in (0, *leg.later) if j < len(values)]
+            there = combined((c_x, x), (c_0, prediction.x0), *zip(d, seen, strict=False))
             exactly = c[leg.to] == 1 and _holds(torch.all, regular) if leg.to < len(c) else True
             return there, nxt if exactly else Level(float64(alpha), float64(sigma))
 
