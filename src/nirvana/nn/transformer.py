@@ -53,8 +53,11 @@ class TokenBlock(nn.Module):
 
 
 class TokenTransformer(nn.Module):
-    """Token numbers to states that know their neighbours, in both directions.
+    """Token numbers to states that know their neighbours, in both directions: norm(e) + W norm(blocks(e)).
 
+    e: of the token, and of its place. W starts at 0, and whatever the blocks add, a state stays that of its token: what
+    they share of a caption outgrows in a residual stream what tells two words apart, and a network that learns together
+    with them then takes "left" and "right" for the same for as long as it trains.
     vocabulary: how many numbers there are; length: the most places; depth: blocks. Each row needs a visible token.
     """
 
@@ -64,13 +67,15 @@ class TokenTransformer(nn.Module):
         self.places = nn.Embedding(length, width)
         nn.init.normal_(self.tokens.weight, std=0.5)
         nn.init.normal_(self.places.weight, std=0.5)
+        self.norm_tokens = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(TokenBlock(width, head_width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        self.out = zeroed(nn.Linear(width, width))
 
     def forward(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b l w"]:
         """The states; those at places where `mask` is False mean nothing."""
-        x = self.tokens(ids) + self.places(torch.arange(ids.shape[1], device=ids.device))
+        x = tokens = self.tokens(ids) + self.places(torch.arange(ids.shape[1], device=ids.device))
         visible = mask[:, None, None, :]
         for block in self.blocks:
             x = block(x, visible)
-        return self.norm(x)
+        return self.norm_tokens(tokens) + self.out(self.norm(x))
