@@ -4,7 +4,7 @@ Each picture of the held-out part has a hole, the model knows its class or capti
 its section of docs/editing-quality.md, in the place of one of the same pictures; every cell is kept in --work, so the
 command goes on where it was stopped.
 
-python benchmarks/edit_quality.py RUN [RUN...] --work DIR [-n 64] [--guidance 1]
+python benchmarks/edit_quality.py RUN [RUN...] --work DIR [-n 64] [--guidance 1] [--precision bfloat16]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -141,12 +141,30 @@ def filled(model: Model, held: Held, masks: np.ndarray, request: SampleRequest, 
     return np.concatenate(parts)
 
 
-def request_of(model: Model, held: Held, method: str, steps: int, guidance: float) -> SampleRequest:
+@dataclass(frozen=True)
+class Asked:
+    """Pictures a cell, the strength of guidance, and the precision of the network."""
+
+    n: int
+    guidance: float
+    precision: str
+
+    @property
+    def arguments(self) -> str:
+        """What they are on the command line."""
+        precision = "" if self.precision == "float32" else f" --precision {self.precision}"
+        return f"-n {self.n} --guidance {self.guidance:g}{precision}"
+
+
+def request_of(model: Model, held: Held, method: str, steps: int, asked: Asked) -> SampleRequest:
     """The same condition, picture by picture, with this method."""
     edit = Changes(UNREAD, method=method)
     said = list(held.said)
-    asked = {"label": said} if model.labels else {"prompt": said} if any(said) else {}
-    return model.request(n=len(said), steps=steps, guidance=guidance if asked else 1.0, edit=edit, **cast(Any, asked))
+    cond = {"label": said} if model.labels else {"prompt": said} if any(said) else {}
+    guidance = asked.guidance if cond else 1.0
+    return model.request(
+        n=len(said), steps=steps, guidance=guidance, precision=asked.precision, edit=edit, **cast(Any, cond)
+    )
 
 
 def seam(pictures: np.ndarray, masks: np.ndarray) -> float:
@@ -160,11 +178,11 @@ def seam(pictures: np.ndarray, masks: np.ndarray) -> float:
     return float(np.concatenate(across).mean() / max(np.concatenate(inside).mean(), 1e-9))
 
 
-def measured(model: Model, held: Held, kind: str, method: str, steps: int, guidance: float) -> dict[str, float]:
+def measured(model: Model, held: Held, kind: str, method: str, steps: int, asked: Asked) -> dict[str, float]:
     """A cell: KID to real pictures, distance in features to the true picture, diversity, seam, network calls."""
     rng = np.random.default_rng(0)
     masks = np.stack([MASKS[kind](held.pictures.shape[1], rng) for _ in held.pictures])
-    request = request_of(model, held, method, steps, guidance)
+    request = request_of(model, held, method, steps, asked)
     a, b = (filled(model, held, masks, request, seed) for seed in (0, len(masks)))
     true, found = held.space(held.pictures), held.space(a)
     kid = kernel_distance(found, held.real)
@@ -189,46 +207,46 @@ def learned(model: Model) -> bool:
     return concat is not None and concat.kind == MASKED
 
 
-def cells(run: str, work: Path, n: int, guidance: float) -> Iterator[tuple[str, str, int, dict[str, float]]]:
+def cells(run: str, work: Path, kinds: Sequence[str], asked: Asked) -> Iterator[tuple[str, str, int, dict[str, float]]]:
     """(mask, method, steps, figures) of every cell; those that were measured before are read."""
     model, held = load(run), None
-    for kind in MASKS:
+    for kind in kinds:
         for method, steps in (*SETTINGS, *(LEARNED if learned(model) else ())):
-            asked = [model.info()["weights_sha256"], kind, method, steps, n, guidance]
-            path = work / f"{digest_of({'asked': cast(Any, asked)})[:24]}.json"
+            cell = [model.info()["weights_sha256"], kind, method, steps, *astuple(asked)]
+            path = work / f"{digest_of({'asked': cast(Any, cell)})[:24]}.json"
             if not path.is_file():
-                held = held_of(model, n) if held is None else held
+                held = held_of(model, asked.n) if held is None else held
                 print(f"{run}: {kind}, {method}, {steps} steps", file=sys.stderr, flush=True)
-                write_json(path, measured(model, held, kind, method, steps, guidance))
+                write_json(path, measured(model, held, kind, method, steps, asked))
             yield kind, method, steps, json.loads(path.read_text())
 
 
-def sheet(run: str, n: int, guidance: float) -> bytes:
+def sheet(run: str, asked: Asked) -> bytes:
     """A row for what is given and each method: the first pictures, each kind of mask twice."""
     model = load(run)
-    held = held_of(model, n)
+    held = held_of(model, asked.n)
     rng, side = np.random.default_rng(0), held.pictures.shape[1]
     masks = np.stack([list(MASKS.values())[i * len(MASKS) // SHOWN](side, rng) for i in range(SHOWN)])
     few = Held(held.pictures[:SHOWN], held.said[:SHOWN], held.real, held.space)
     grey = np.where(masks[..., None], 128, few.pictures).astype(np.uint8)
     rows, names = [few.pictures, grey], ["true", "given"]
     for method, steps in (*COMPARED, *(LEARNED[1:2] if learned(model) else ())):
-        rows.append(filled(model, few, masks, request_of(model, few, method, steps, guidance), 0))
+        rows.append(filled(model, few, masks, request_of(model, few, method, steps, asked), 0))
         names.append(method.partition(":")[0])
     return to_png_bytes(np.asarray(grid(np.concatenate(rows), SHOWN, names)))
 
 
-def page(run: str, found: Sequence[tuple[str, str, int, dict[str, float]]], n: int, guidance: float) -> str:
+def page(run: str, found: Sequence[tuple[str, str, int, dict[str, float]]], asked: Asked) -> str:
     """The section of a model."""
     model = load(run)
     source = f"{model.run.data['source']}:test"
     texts = [
         f"## {source}\n",
-        f"`python benchmarks/edit_quality.py RUN --work DIR -n {n} --guidance {guidance:g}`, on {machine()}."
+        f"`python benchmarks/edit_quality.py RUN --work DIR {asked.arguments}`, on {machine()}."
         f" `{model.run.config['recipe']}`, {model.run.plan.images:,} images seen;"
-        f" {n} held-out pictures a cell, two seeds each, guidance {guidance:g}.\n",
+        f" {asked.n} held-out pictures a cell, two seeds each, guidance {asked.guidance:g}.\n",
     ]
-    for kind in MASKS:
+    for kind in dict.fromkeys(where for where, *_ in found):
         chosen = [(method, steps, cell) for where, method, steps, cell in found if where == kind]
         rows = [[method, str(steps), *_cells(cell)] for method, steps, cell in chosen]
         real = chosen[0][2]["real_seam"]
@@ -268,17 +286,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where finished cells are kept")
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--precision", default="float32", help="of the network: float32 or bfloat16")
+    parser.add_argument("--masks", nargs="+", choices=list(MASKS), default=list(MASKS), help="only these")
     parser.add_argument("--out", type=Path, default=DOCS)
-    asked = parser.parse_args()
-    asked.work.mkdir(parents=True, exist_ok=True)
-    path, sections = asked.out / "editing-quality.md", dict[str, str]()
-    for run in asked.runs:
-        found = list(cells(run, asked.work, asked.n, asked.guidance))
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    asked = Asked(given.n, given.guidance, given.precision)
+    path, sections = given.out / "editing-quality.md", dict[str, str]()
+    for run in given.runs:
+        found = list(cells(run, given.work, given.masks, asked))
         source = str(load(run).run.data["source"])
         name = f"editing-{source.replace(':', '-')}.png"
-        write_bytes(asked.out / "images" / name, sheet(run, asked.n, asked.guidance))
-        section = page(run, found, asked.n, asked.guidance)
-        sections[f"{source}:test"] = f"{section}\n![filled](images/{name})\n"
+        write_bytes(given.out / "images" / name, sheet(run, asked))
+        sections[f"{source}:test"] = f"{page(run, found, asked)}\n![filled](images/{name})\n"
     write_text(path, with_sections(path.read_text() if path.is_file() else "", sections))
     print(f"wrote {path}", file=sys.stderr)
 
