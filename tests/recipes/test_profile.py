@@ -98,7 +98,7 @@ def outcome(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     with pytest.MonkeyPatch.context() as monkeypatch, RunFolder.open(digits).lock():
         monkeypatch.setattr(PictureBatches, "batch", watched)
         monkeypatch.setattr(profile, "convolution_ceiling", lambda *_: next(ceilings))
-        monkeypatch.setattr(devices, "has_bfloat16", lambda _: False)  # both halves in float32, on every processor
+        monkeypatch.setattr(devices, "bfloat16_pays", lambda _: False)  # both halves in float32, on every processor
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         before = contents(digits)
         found = profile_run(str(digits), batch=4, device="cpu", budget=0.0, say=said.append)
