@@ -22,7 +22,6 @@ Captured = pytest.CaptureFixture[str]
 WITHOUT_TORCH = """
 import sys
 from nirvana.cli.main import main
-from nirvana.train import allocator
 import nirvana
 code = main({args})
 heavy = sorted({{"torch", "numpy", "PIL", "rich", "tyro", "safetensors"}} & set(sys.modules))

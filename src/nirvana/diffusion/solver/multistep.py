@@ -17,17 +17,13 @@ from nirvana.diffusion.solver.protocol import Denoise, Step
 
 def combined(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     """The sum of c*f, at least one of them; a number takes one pass over memory, after the first the number 0 none."""
-    (c, f), *others = terms
-    total = times(c, f)
-    own = total is not f
+    (c, first), *others = terms
+    total = times(c, first)
     for c, f in others:
         if isinstance(c, Tensor):
             total = total + left_align(c, total) * f
         elif c:
-            total = total.add_(f, alpha=c) if own else torch.add(total, f, alpha=c)
-        else:
-            continue
-        own = True
+            total = torch.add(total, f, alpha=c) if total is first else total.add_(f, alpha=c)
     return total
 
 
