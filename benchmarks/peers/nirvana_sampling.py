@@ -142,7 +142,8 @@ class Sampling:
 
     def facts(self) -> Facts:
         versions = {"torch": torch.__version__}
-        if isinstance(self.net, Adapter) and isinstance(self.net.net, Eager):
+        full = next(self.denoiser.parameters(), torch.empty(0)).dtype == torch.float32
+        if full and isinstance(self.net, Adapter) and isinstance(self.net.net, Eager):
             return {"versions": versions, "deviation": deviation(self.net.net, _call, self.shape)}
         return {"versions": versions}
 
