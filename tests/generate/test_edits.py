@@ -84,6 +84,21 @@ def test_a_single_pixel_changes_alone(flat: Model) -> None:
         assert changed[5, 7] and changed.sum() == 1
 
 
+def test_a_hole_is_filled_within_the_range_of_the_data_unless_told_otherwise(model: Model) -> None:
+    """A network that predicts x0 far out of the range is followed out of it by Langevin steps, but for the default."""
+    picture, mask = photo(8, 8), hole(8, 8, 0, 8, 2, 8)
+
+    def farthest(change: Changes, mask: np.ndarray | None, **settings: Any) -> float:
+        edit = prepared(model, picture, mask, change, label="cat", guidance=30.0, steps=6, **settings)
+        *_, last = (event for event in edit.run() if isinstance(event, EditPreview))
+        return float(last.drawing.x.abs().max())
+
+    filled = Changes(UNREAD, UNREAD, method="langevin:steps=2")
+    assert farthest(filled, mask, clip=False) > 1.5
+    assert farthest(filled, mask) <= 1 and farthest(Changes(UNREAD, left=4, method="ddnm"), None) <= 1
+    assert farthest(Changes(UNREAD, strength=0.9), None) > 1.5
+
+
 def test_a_variant_is_the_same_alone_and_in_any_batch(model: Model) -> None:
     picture, mask = photo(8, 14), hole(8, 14, 0, 8, 3, 14)
     change = Changes(UNREAD, UNREAD, method="langevin:steps=1")

@@ -122,6 +122,11 @@ class Changes:
         return self.left, self.top, self.right, self.bottom
 
     @property
+    def fills(self) -> bool:
+        """Whether there is a hole to fill: what is new has to agree with what is known."""
+        return self.mask is not None or any(self.margins)
+
+    @property
     def sources(self) -> tuple[str | None, ...]:
         """What each picture that is encoded is encoded under."""
         if not self.encode:

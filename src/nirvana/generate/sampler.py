@@ -109,8 +109,9 @@ class PictureSampler(ABC, Generic[P]):
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
 
-        A w in the text of the rule is the guidance. to: "TEXT", "seed:S" or "TEXT seed:S". strict: refuse prompts that
-        are not read as one.
+        A w in the text of the rule is the guidance. clip: None keeps in the range of the data, as the mean of x0 is, what
+        fills a hole too; Langevin steps would follow a network that leaves it further and further. to: "TEXT", "seed:S"
+        or "TEXT seed:S". strict: refuse prompts that are not read as one.
         """
         best = self.parts.recommended
         usual = best.steps if grid is None else steps_of(grid, best.steps)
@@ -139,7 +140,7 @@ class PictureSampler(ABC, Generic[P]):
             seed=seed,
             batch=self.batch if batch is None else batch,
             weights=weights,
-            clip=best.clip if clip is None else clip,
+            clip=(best.clip or (edit is not None and edit.fills)) if clip is None else clip,
             guidance_interval=guidance_interval,
             precision=precision,
             engine=engine,
