@@ -14,7 +14,7 @@ from nirvana.diffusion.exact import GaussianDenoiser
 from nirvana.diffusion.grid import below, karras, uniform
 from nirvana.diffusion.guidance import APG, RULES
 from nirvana.diffusion.inpaint import Langevin
-from nirvana.diffusion.level import Level, mixed, strictly_monotone, walk
+from nirvana.diffusion.level import Level, combined, strictly_monotone, walk
 from nirvana.diffusion.likelihood import ExactTrace, flow_density, ladder
 from nirvana.diffusion.markov import reverse
 from nirvana.diffusion.named import DDIM, SOLVERS
@@ -63,9 +63,11 @@ def test_without_momentum_nothing_is_remembered() -> None:
 def test_a_number_and_a_tensor_mix() -> None:
     x, y = torch.ones(2, 3, dtype=F64), torch.full((2, 3), 2.0, dtype=F64)
     per_item = given(1.0, 10.0)
-    assert mixed(3.0, x, per_item, y).tolist() == [[5.0] * 3, [23.0] * 3]
-    assert mixed(per_item, x, 3.0, y).tolist() == [[7.0] * 3, [16.0] * 3]
-    assert mixed(2.0, x, 3.0, y).tolist() == [[8.0] * 3] * 2
+    assert combined((3.0, x), (per_item, y)).tolist() == [[5.0] * 3, [23.0] * 3]
+    assert combined((per_item, x), (3.0, y)).tolist() == [[7.0] * 3, [16.0] * 3]
+    assert combined((2.0, x), (3.0, y)).tolist() == [[8.0] * 3] * 2
+    assert combined((1.0, x), (3.0, y), (0.0, x), (1.0, y)).tolist() == [[9.0] * 3] * 2
+    assert x.tolist() == [[1.0] * 3] * 2  # which the number 1 did not copy
 
 
 def test_a_refusal_names_the_first_fault() -> None:

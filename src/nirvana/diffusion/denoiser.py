@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nirvana.diffusion.level import Coefficient, Level, Native, at, mixed, moved, times
+from nirvana.diffusion.level import Coefficient, Level, Native, at, combined, moved, times
 from nirvana.diffusion.prediction import Coefficients, Parameterization, Prediction, x0_coefficients
 from nirvana.diffusion.schedule import Tabulated
 
@@ -219,7 +219,7 @@ class Preconditioned(nn.Module):
         del nxt  # a network of one level
         of_F, of_x = at(self._answer, level)  # first: what it does not determine is refused before the network runs
         F, x_native, var_frac = self._called(x, at(self._inputs, level), cond)
-        return Prediction(mixed(of_x, x_native, of_F, F), var_frac)
+        return Prediction(combined((of_x, x_native), (of_F, F)), var_frac)
 
     def output(self, x: Float[Tensor, "b *s"], level: Level, cond: Cond) -> Output:
         """The raw output, for objectives: its loss needs no division by a small alpha or sigma."""

@@ -58,16 +58,24 @@ def left_align(c: Coefficient, x: Float[Tensor, "..."]) -> Coefficient:
     return moved(c.reshape(c.shape + (1,) * (x.ndim - c.ndim)), x.device, x.dtype)
 
 
-def mixed(a: Coefficient, x: Float[Tensor, "b *s"], b: Coefficient, y: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
-    """a*x + b*y; numbers in two passes over memory in place of three. Raises ValueError as `left_align` does."""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return left_align(a, x) * x + left_align(b, y) * y
-    return torch.mul(x, a).add_(y, alpha=b)
-
-
 def times(c: Coefficient, x: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
     """c*x; for the number 1 x itself, without a pass over memory. Raises ValueError as `left_align` does."""
     return x if not isinstance(c, Tensor) and c == 1 else left_align(c, x) * x
+
+
+def combined(*terms: tuple[Coefficient, Float[Tensor, "b *s"]]) -> Float[Tensor, "b *s"]:
+    """The sum of c*x, of at least one; a number takes one pass over memory, after the first the number 0 none.
+
+    Raises ValueError as `left_align` does.
+    """
+    (c, first), *others = terms
+    total = times(c, first)
+    for c, x in others:
+        if isinstance(c, Tensor):
+            total = total + left_align(c, total) * x
+        elif c:
+            total = torch.add(total, x, alpha=c) if total is first else total.add_(x, alpha=c)
+    return total
 
 
 def check_aligned(shape: torch.Size, x: Float[Tensor, "..."]) -> None:

@@ -109,9 +109,9 @@ class PictureSampler(ABC, Generic[P]):
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
 
-        A w in the text of the rule is the guidance. clip: None keeps in the range of the data, as the mean of x0 is, what
-        fills a hole too; Langevin steps would follow a network that leaves it further and further. to: "TEXT", "seed:S"
-        or "TEXT seed:S". strict: refuse prompts that are not read as one.
+        A w in the text of the rule is the guidance. clip: None keeps what fills a hole in the range of the data too, as
+        the mean of x0 is; Langevin steps would follow a network that leaves it further and further. to: "TEXT",
+        "seed:S" or "TEXT seed:S". strict: refuse prompts that are not read as one.
         """
         best = self.parts.recommended
         usual = best.steps if grid is None else steps_of(grid, best.steps)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nirvana.diffusion.inpaint.method import index_of
 from nirvana.diffusion.inpaint.observed import Observed
-from nirvana.diffusion.level import Level, between, mixed
+from nirvana.diffusion.level import Level, between, combined
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.sample import Edit
 from nirvana.diffusion.solver.ancestral import Ancestral
@@ -25,7 +25,7 @@ def renoised(x: Float[Tensor, "b *s"], low: Level, high: Level, noise: Float[Ten
     alpha_high/alpha_low x + sigma_high sqrt(1 - exp(2 (lam_high - lam_low))) noise.
     """
     of_x, std = between(_upwards, low, high)
-    return mixed(of_x, x, std, noise.to(x))
+    return combined((of_x, x), (std, noise.to(x)))
 
 
 def _upwards(low: Level, high: Level) -> tuple[Tensor, Tensor]:

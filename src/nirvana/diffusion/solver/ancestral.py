@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Level, between, left_align, mixed
+from nirvana.diffusion.level import Level, between, combined, left_align
 from nirvana.diffusion.markov import Variance, require_var_frac, reverse
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.solver.protocol import Denoise, Memoryless, Step
@@ -69,7 +69,7 @@ class Ancestral(Memoryless):
         scale = left_align(std, x)
         if self.variance == "learned":
             scale = scale * torch.exp((1 - require_var_frac(prediction.var_frac)) * left_align(shrink, x))
-        mean = mixed(of_x, x, of_x0, prediction.x0)
+        mean = combined((of_x, x), (of_x0, prediction.x0))
         drawn = mean if nxt.is_clean else mean + scale * noise.path(now, nxt).to(x)
         return Step(now, nxt, drawn, prediction), None
 

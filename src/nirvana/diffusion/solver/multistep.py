@@ -9,22 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Coefficient, Level, between, left_align, times
+from nirvana.diffusion.level import Level, between, combined
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.solver.coordinate import Coordinate, DataInLam, corrections
 from nirvana.diffusion.solver.protocol import Denoise, Step
-
-
-def combined(*terms: tuple[Coefficient, Tensor]) -> Tensor:
-    """The sum of c*f, at least one of them; a number takes one pass over memory, after the first the number 0 none."""
-    (c, first), *others = terms
-    total = times(c, first)
-    for c, f in others:
-        if isinstance(c, Tensor):
-            total = total + left_align(c, total) * f
-        elif c:
-            total = torch.add(total, f, alpha=c) if total is first else total.add_(f, alpha=c)
-    return total
 
 
 @dataclass(frozen=True, eq=False)

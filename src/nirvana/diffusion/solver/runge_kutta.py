@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nirvana.diffusion.level import Coefficient, Level, between, float64, left_align, moved
+from nirvana.diffusion.level import Coefficient, Level, between, combined, float64, left_align, moved
 from nirvana.diffusion.noise import Noise
 from nirvana.diffusion.prediction import Prediction
 from nirvana.diffusion.solver.coordinate import Coordinate, VelocityInAngle, corrections
-from nirvana.diffusion.solver.multistep import combined
 from nirvana.diffusion.solver.protocol import Denoise, Memoryless, Step
 
 SMALLEST = 1e-6
