@@ -35,6 +35,13 @@ def test_a_name_of_the_zoo_is_a_model(planted: Path) -> None:
         find("tinny")
 
 
+def test_what_is_refused_says_the_name_of_the_model_and_not_where_it_lies(planted: Path) -> None:
+    with pytest.raises(Refused, match=r"^tiny knows labels, not prompts"):
+        load("tiny").generate("a cow")
+    with pytest.raises(Refused, match=str(planted.parent / "runs")):
+        load(make_run(planted.parent / "runs" / "other")).generate("a cow")
+
+
 def test_a_run_of_that_name_comes_first_and_a_folder_of_pictures_does_not(planted: Path) -> None:
     Path("tiny").mkdir()
     assert find("tiny") == planted / "tiny"

@@ -16,7 +16,7 @@ class Failed(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known name nearest to `name`, or the empty string where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

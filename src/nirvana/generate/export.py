@@ -32,7 +32,7 @@ from nirvana.generate.spec import build, on_device
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.device import DTYPES, pick_precision
 from nirvana.train.run import RunFolder
-from nirvana.zoo import beside
+from nirvana.zoo import beside, called
 
 FORMAT_VERSION = 1
 FOLDER, RECORD = "engines", "engine.json"
@@ -95,10 +95,10 @@ def export_run(run: RunFolder, engine: str, precision: str = "auto") -> Exported
     """
     chosen = _engine(engine)
     version, dtype = chosen.version(), _dtype(engine, chosen, precision)
-    check_diffusion(run.model_spec, str(run.path), "network to export")
+    check_diffusion(run.model_spec, called(run.path), "network to export")
     weights = load_weights(run, "ema")
     parts = build(run.model_spec)
-    parts.load(weights, str(run.path))
+    parts.load(weights, called(run.path))
     calls = fresh_calls(on_device(parts, _CPU))
     inputs = Inputs.of(calls.inputs[0][0], calls.inputs[0][2])
     folder = beside(run.path) / FOLDER / engine

@@ -74,13 +74,13 @@ class Model(Editable):
             images = newest(self.run).images
             weights = load_weights(self.run, cast(Literal["ema", "raw"], which))
             parts = model_parts(self.run.model_spec)
-            parts.load(weights, str(self.run.path))
+            parts.load(weights, zoo.called(self.run.path))
             sha256 = digest(weights)
             self._loaded[which] = _Loaded(self._sampler(parts, sha256), sha256, images)
         return self._loaded[which]
 
     def _sampler(self, parts: Parts, sha256: str) -> PictureSampler[Any]:
-        where = str(self.run.path)
+        where = zoo.called(self.run.path)
         if not isinstance(parts, ModelParts):
             if self.compiled:
                 raise Refused(f"{where} is {ARTICLES[parts.family]}, which is not compiled; leave compile out")
@@ -105,7 +105,7 @@ class Model(Editable):
     def _earlier(self, written: str) -> ModelParts:
         """The model as it was at a moment of its training."""
         asked, parts = moment(written), build(self.run.model_spec)
-        parts.load(load_earlier(self.run, asked.at, asked.width), str(self.run.path))
+        parts.load(load_earlier(self.run, asked.at, asked.width), zoo.called(self.run.path))
         return parts
 
     def sampler(self, which: str = "ema") -> PictureSampler[Any]:
@@ -114,7 +114,7 @@ class Model(Editable):
 
     def diffusion(self, which: str, what: str) -> Sampler:
         """The sampler of a diffusion model; Refused where this is none, and so has no `what`."""
-        check_diffusion(self.run.model_spec, str(self.run.path), what)
+        check_diffusion(self.run.model_spec, zoo.called(self.run.path), what)
         return cast(Sampler, self.sampler(which))
 
     def settled(self, request: SampleRequest, progress: Callable[[int, int], None] | None = None) -> SampleRequest:

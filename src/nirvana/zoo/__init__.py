@@ -68,7 +68,16 @@ def card(name: str) -> Card:
     return Card(**cast("dict[str, str]", values))  # pyright: ignore[reportArgumentType]
 
 
+def is_shipped(run: Path) -> bool:
+    """Whether the run at `run` is a model of the zoo."""
+    return run.resolve().parent == _HERE.resolve()
+
+
+def called(run: Path) -> str:
+    """How users know the run at `run`: by its path, but a model of the zoo by its name."""
+    return run.name if is_shipped(run) else str(run)
+
+
 def beside(run: Path) -> Path:
     """Where to write what is made from the run at `run`: in it, but for a model of the zoo in the user's cache."""
-    inside = run.resolve()
-    return cache_folder("zoo") / inside.name if inside.parent == _HERE.resolve() else run
+    return cache_folder("zoo") / run.resolve().name if is_shipped(run) else run
