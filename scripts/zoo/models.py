@@ -96,6 +96,7 @@ SHIPPED: Mapping[str, Shipped] = {
             " for others. Faces, flags and writing are not to be relied on. English only."
         ),
         against="emoji:test",
+        recommended={"guidance": 4.0},
         measure=concepts,
     ),
 }

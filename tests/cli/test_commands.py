@@ -168,6 +168,9 @@ def test_sheet_writes_a_page(capsys: Captured, run: str) -> None:
     assert main(["sheet", run, "--x", "steps=1,2", "--y", "guidance=1,2,4", "--label", "cat", "--out", "s.png"]) == 0
     assert capsys.readouterr().out == "3 x 2 settings in s.png\n"
     assert read_png_metadata(Path("s.png"))["y"] == {"field": "guidance", "values": [1.0, 2.0, 4.0]}
+    # What is asked for stands where it does for `generate`.
+    assert main(["sheet", run, "cat", "--x", "steps=1,2", "--y", "guidance=1,2,4", "--out", "p.png"]) == 0
+    assert Path("p.png").read_bytes() == Path("s.png").read_bytes()
 
 
 def test_info_in_both_forms(capsys: Captured, run: str) -> None:

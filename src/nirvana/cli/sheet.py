@@ -16,11 +16,11 @@ from nirvana.generate.request import SampleRequest, interval
 def sheet(
     console: Console,
     model: Annotated[Positional[str], arg(metavar="MODEL")],
+    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]", help_behavior_hint="")] = None,
     *,
     x: Annotated[str, arg(metavar="FIELD=A,B,...")],
     y: Annotated[str | None, arg(metavar="FIELD=A,B,...", help_behavior_hint="")] = None,
     label: Annotated[str | None, arg(metavar="NAME[:W][+...]", help_behavior_hint="")] = None,
-    prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
     n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1,
     steps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
     solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None,
@@ -44,16 +44,17 @@ def sheet(
 
     examples:
       nirvana sheet runs/flowers --x steps=4,8,16 --y guidance=1,2,4
+      nirvana sheet emoji "a red heart, flat emoji" --x guidance=1,2,4 --y seed=0,1,2
       nirvana sheet runs/flowers --x seed=0,1,2,3 --y label=rose,tulip --out sheet.png
       nirvana sheet runs/shapes --x guidance=1,2,4,7 --y "prompt=a red circle|two blue squares"
       nirvana sheet runs/flowers --x rule=cfg:w=4,rescale:w=4,apg:w=4,eta=0,cfg++:w=0.3 --y label=rose,tulip
 
     Args:
         model: a run folder, the name of one in runs/, or a model of the zoo
+        prompt: what the pictures are of (examples of captions in turn)
         x: what the columns vary
         y: what the rows vary
         label: class of the pictures (all in turn)
-        prompt: what the pictures are of (examples of captions in turn)
         n: pictures in each place
         steps: denoising steps where no axis varies them
         solver: how a step is made where no axis varies it
