@@ -98,5 +98,6 @@ SHIPPED: Mapping[str, Shipped] = {
         against="emoji:test",
         recommended={"guidance": 4.0},
         measure=concepts,
+        solvers=("dpmpp-2m",),
     ),
 }
