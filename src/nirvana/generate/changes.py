@@ -99,7 +99,7 @@ class Changes:
             raise Refused(f"strength must be more than 0 (nothing changes) and at most 1, got {self.strength:g}")
         if self.source is not None and not self.encode:
             raise Refused("a source is what a picture is encoded under; leave it out, or encode the picture")
-        if self.method == TRANSLATED and (self.mask or any(self.margins) or self.strength < 1 or self.encode):
+        if self.method == TRANSLATED and (self.fills or self.strength < 1 or self.encode):
             raise Refused("a translated picture is all new; leave mask, margins, strength and encode out")
         if self.end is not None:
             self._check_blend()
@@ -111,7 +111,7 @@ class Changes:
             raise Refused("there is no mask to invert; give one")
 
     def _check_blend(self) -> None:
-        if self.mask is not None or any(self.margins):
+        if self.fills:
             raise Refused("a blend goes from all of a picture to all of another; leave mask and margins out")
         if not self.encode or self.strength != 1:
             raise Refused("a blend lies between the noises of its two pictures; encode them, at strength 1")

@@ -75,7 +75,7 @@ def is_shipped(run: Path) -> bool:
 
 def called(run: Path) -> str:
     """How users know the run at `run`: by its path, but a model of the zoo by its name."""
-    return run.name if is_shipped(run) else str(run)
+    return run.resolve().name if is_shipped(run) else str(run)
 
 
 def beside(run: Path) -> Path:
