@@ -1,7 +1,8 @@
 """How well holes are filled, against network calls: methods of inpainting on held-out pictures and four kinds of mask.
 
-Each picture of the held-out part has a hole, the model knows its class or caption, and two seeds fill it. Writes
-its section of docs/editing-quality.md, in the place of one of the same pictures; every cell is kept in --work, so the
+Each picture of the held-out part has a hole, the model knows its class or caption, and two seeds fill it. A model that
+learned to fill holes does it by that, any other by the methods for all models; those of the same pictures share a
+section of docs/editing-quality.md, which takes the place of the one before. Every cell is kept in --work, so the
 command goes on where it was stopped.
 
 python benchmarks/edit_quality.py RUN [RUN...] --work DIR [-n 64] [--guidance 1] [--precision bfloat16]
@@ -10,6 +11,7 @@ python benchmarks/edit_quality.py RUN [RUN...] --work DIR [-n 64] [--guidance 1]
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -211,7 +213,7 @@ def cells(run: str, work: Path, kinds: Sequence[str], asked: Asked) -> Iterator[
     """(mask, method, steps, figures) of every cell; those that were measured before are read."""
     model, held = load(run), None
     for kind in kinds:
-        for method, steps in (*SETTINGS, *(LEARNED if learned(model) else ())):
+        for method, steps in LEARNED if learned(model) else SETTINGS:
             cell = [model.info()["weights_sha256"], kind, method, steps, *astuple(asked)]
             path = work / f"{digest_of({'asked': cast(Any, cell)})[:24]}.json"
             if not path.is_file():
@@ -221,29 +223,29 @@ def cells(run: str, work: Path, kinds: Sequence[str], asked: Asked) -> Iterator[
             yield kind, method, steps, json.loads(path.read_text())
 
 
-def sheet(run: str, asked: Asked) -> bytes:
+def sheet(runs: Sequence[str], asked: Asked) -> bytes:
     """A row for what is given and each method: the first pictures, each kind of mask twice."""
-    model = load(run)
-    held = held_of(model, asked.n)
+    held = held_of(load(runs[0]), asked.n)
     rng, side = np.random.default_rng(0), held.pictures.shape[1]
     masks = np.stack([list(MASKS.values())[i * len(MASKS) // SHOWN](side, rng) for i in range(SHOWN)])
     few = Held(held.pictures[:SHOWN], held.said[:SHOWN], held.real, held.space)
     grey = np.where(masks[..., None], 128, few.pictures).astype(np.uint8)
     rows, names = [few.pictures, grey], ["true", "given"]
-    for method, steps in (*COMPARED, *(LEARNED[1:2] if learned(model) else ())):
-        rows.append(filled(model, few, masks, request_of(model, few, method, steps, asked), 0))
-        names.append(method.partition(":")[0])
+    for model in map(load, runs):
+        for method, steps in LEARNED[1:2] if learned(model) else COMPARED:
+            rows.append(filled(model, few, masks, request_of(model, few, method, steps, asked), 0))
+            names.append(method.partition(":")[0])
     return to_png_bytes(np.asarray(grid(np.concatenate(rows), SHOWN, names)))
 
 
-def page(run: str, found: Sequence[tuple[str, str, int, dict[str, float]]], asked: Asked) -> str:
-    """The section of a model."""
-    model = load(run)
-    source = f"{model.run.data['source']}:test"
+def page(runs: Sequence[str], found: Sequence[tuple[str, str, int, dict[str, float]]], asked: Asked) -> str:
+    """The section of the models of one source."""
+    models = [load(run) for run in runs]
+    source = source_of(runs[0])
     texts = [
         f"## {source}\n",
-        f"`python benchmarks/edit_quality.py RUN --work DIR {asked.arguments}`, on {machine()}."
-        f" `{model.run.config['recipe']}`, {model.run.plan.images:,} images seen;"
+        f"`python benchmarks/edit_quality.py {' '.join('RUN' for _ in runs)} --work DIR {asked.arguments}`, on"
+        f" {machine()}. {'; '.join(map(_about, models))}."
         f" {asked.n} held-out pictures a cell, two seeds each, guidance {asked.guidance:g}.\n",
     ]
     for kind in dict.fromkeys(where for where, *_ in found):
@@ -255,6 +257,18 @@ def page(run: str, found: Sequence[tuple[str, str, int, dict[str, float]]], aske
             table(["method", "steps", "calls", "KID x 1000", "from the true one", "diversity", "seam"], rows),
         ]
     return "\n".join(texts)
+
+
+def source_of(run: str) -> str:
+    """The held-out part of what it was trained on."""
+    return f"{load(run).run.data['source']}:test"
+
+
+def _about(model: Model) -> str:
+    config = model.run.config
+    start = f" from `{Path(str(config['from'])).name}`" if config.get("from") else ""
+    what = "`learned` by one" if learned(model) else "The methods for all models by one"
+    return f"{what} of recipe `{config['recipe']}`, {model.run.plan.images:,} images seen{start}"
 
 
 def _cells(cell: Mapping[str, float]) -> list[str]:
@@ -293,12 +307,12 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     asked = Asked(given.n, given.guidance, given.precision)
     path, sections = given.out / "editing-quality.md", dict[str, str]()
-    for run in given.runs:
-        found = list(cells(run, given.work, given.masks, asked))
-        source = str(load(run).run.data["source"])
-        name = f"editing-{source.replace(':', '-')}.png"
-        write_bytes(given.out / "images" / name, sheet(run, asked))
-        sections[f"{source}:test"] = f"{page(run, found, asked)}\n![filled](images/{name})\n"
+    for source, runs in itertools.groupby(sorted(given.runs, key=source_of), source_of):
+        same = sorted(runs, key=lambda run: learned(load(run)))
+        found = [cell for run in same for cell in cells(run, given.work, given.masks, asked)]
+        name = f"editing-{source.partition(':')[0]}.png"
+        write_bytes(given.out / "images" / name, sheet(same, asked))
+        sections[source] = f"{page(same, found, asked)}\n![filled](images/{name})\n"
     write_text(path, with_sections(path.read_text() if path.is_file() else "", sections))
     print(f"wrote {path}", file=sys.stderr)
 

@@ -174,6 +174,20 @@ def test_from_a_run_the_child_can_go_on_without_its_parent(tmp_path: Path) -> No
     assert run(prepare(order, tmp_path / "child")).finished
 
 
+@pytest.mark.parametrize("recipe", ["ddpm", "vae"])
+def test_a_child_has_the_recipe_of_its_parent_also_when_it_goes_on_without_it(tmp_path: Path, recipe: str) -> None:
+    source = str(pictures(tmp_path / "a", ("cat", "dog")))
+    parent = run(prepare(Order(source, images=16, recipe=recipe), tmp_path / "parent"))
+    order = Order(source, images=32, start=str(parent.path))
+    events = prepare(order, tmp_path / "child").events()
+    next(events), next(events)
+    events.close()  # type: ignore[attr-defined]
+    parent.path.rename(tmp_path / "gone")
+    child = run(prepare(order, tmp_path / "child"))
+    assert child.finished and child.config["recipe"] == recipe
+    assert prepare(Order(source, images=8), tmp_path / "new").run.config["recipe"] == "flow"
+
+
 def test_from_a_run_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     parent = run(prepare(Order(str(pictures(tmp_path / "a", ("cat", "dog"))), images=16), tmp_path / "parent"))
     colour = str(pictures(tmp_path / "b", ("cat", "dog"), mode="RGB"))

@@ -36,7 +36,7 @@ def train(
     size: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     images: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     minutes: Annotated[float | None, arg(metavar="M", help_behavior_hint="")] = None,
-    recipe: Annotated[str, arg(metavar="NAME")] = "flow",
+    recipe: Annotated[str, arg(metavar="NAME")] = "auto",
     width: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None,
     accumulate: Annotated[int, arg(metavar="N")] = 1,
@@ -77,6 +77,7 @@ def train(
         images: how many pictures to see, repetitions included
         minutes: how long the whole command may take (10, where neither is given)
         recipe: flow, dit (a transformer), edm, ddpm or improved-ddpm; gan and vae are the older families, as baselines
+            (that of --from, or flow)
         width: channels of the network at its finest level (by the time)
         batch: pictures in a step (by the recipe)
         accumulate: parts a batch is computed in, to save memory

@@ -31,7 +31,7 @@ from nirvana.modality import grid, to_png_bytes
 from nirvana.recipes.descent import descended, descended_weights, take_over
 from nirvana.recipes.descent import freeze as frozen
 from nirvana.recipes.older import AdversarialTask, VariationalTask
-from nirvana.recipes.order import Order
+from nirvana.recipes.order import DEFAULT_RECIPE, Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe, as_in
 from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
@@ -117,8 +117,8 @@ def prepare(
     `progress` hears how many pictures are read, `encoding` how many captions are encoded, `say` what takes a while.
     Refused, with no folder made, for whatever the user can mend.
     """
-    if order.recipe not in RECIPES:
-        raise unknown("recipe", order.recipe, RECIPES)
+    begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
+    order = _with_recipe(order, begun)
     if order.recipe in FAMILIES and (order.inpaint or order.target is not None):
         raise Refused(
             f"the recipe '{order.recipe}' sees no picture beside its own; leave --inpaint and --target out, or choose a"
@@ -126,7 +126,6 @@ def prepare(
         )
     begun_at, device = time.monotonic(), pick_device(order.device)
     asked = order.condition in ("captions", "both")
-    begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
     decisions = _decisions(begun, order)
     opened = (
         partial(open_data, order.source, decisions=decisions)
@@ -158,6 +157,16 @@ def prepare(
     )
     batches = PictureBatches(data, run.plan.seed, flip=planned.recipe.flip, wording=subject.wording)
     return Training(run, data, task, batches, planned.forecast)
+
+
+def _with_recipe(order: Order, begun: RunFolder | None) -> Order:
+    """The order with its recipe by name: as asked for, else of the run that goes on or that it starts from."""
+    if order.recipe == "auto":
+        kin = begun if begun is not None or order.start is None else RunFolder.open(find(order.start))
+        order = replace(order, recipe=DEFAULT_RECIPE if kin is None else str(kin.config["recipe"]))
+    if order.recipe not in RECIPES:
+        raise unknown("recipe", order.recipe, RECIPES)
+    return order
 
 
 def _resumed(

@@ -9,6 +9,7 @@ from nirvana.errors import Refused, unknown
 from nirvana.files import Json
 
 DEFAULT_MINUTES = 10.0
+DEFAULT_RECIPE = "flow"
 MOST_MINUTES = 31 * 24 * 60.0
 MOST_IMAGES = 10**12
 MOST_WIDTH = 1024
@@ -22,18 +23,19 @@ FREEZABLE = ("encoder", "network")
 class Order:
     """A training as it was ordered. What is None is for the planner to choose.
 
-    images or minutes, or neither (then `DEFAULT_MINUTES`); width, batch: of the network and of a step; accumulate:
-    parts a batch is computed in; `start`: the run of `--from`; freeze: parts that keep its weights. manifest: what
-    `nirvana data check` wrote. condition: what the model is told of its pictures; encoder: of texts; templates,
-    shuffle_tags: how captions are varied. inpaint: learn to fill what is hidden of a picture; target: learn to make the
-    pictures of this source of those of `source`. Raises Refused for values out of range.
+    images or minutes, or neither (then `DEFAULT_MINUTES`); recipe: "auto" is that of `start`, or flow; width, batch: of
+    the network and of a step; accumulate: parts a batch is computed in; `start`: the run of `--from`; freeze: parts
+    that keep its weights. manifest: what `nirvana data check` wrote. condition: what the model is told of its pictures;
+    encoder: of texts; templates, shuffle_tags: how captions are varied. inpaint: learn to fill what is hidden of a
+    picture; target: learn to make the pictures of this source of those of `source`. Raises Refused for values out of
+    range.
     """
 
     source: str
     size: int | None = None
     images: int | None = None
     minutes: float | None = None
-    recipe: str = "flow"
+    recipe: str = "auto"
     width: int | None = None
     batch: int | None = None
     accumulate: int = 1
