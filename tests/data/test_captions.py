@@ -65,7 +65,7 @@ def test_a_table_in_the_imagefolder_convention(root: Path) -> None:
     assert data.labels is not None
     assert (data.names, data.labels.tolist()) == (("a", "b"), [0, 1, 1])
     assert data.manifest.captioned == 2
-    assert data.manifest.notes == ("1 of 3 pictures have no caption",)
+    assert data.manifest.notes == ("1 of 3 pictures have no caption (first: 2.png)",)
 
 
 def test_a_csv_adds_up_several_rows_of_a_picture_and_sidecars(root: Path) -> None:

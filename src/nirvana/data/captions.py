@@ -45,6 +45,11 @@ class Annotations:
     orphans: tuple[str, ...] = ()
 
 
+def some(names: Sequence[str]) -> str:
+    """The first of them, and whether there are more."""
+    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
+
+
 def first_column(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The column whose name in lower case is the earliest of the `wanted`; None where there is none."""
     known = {column.strip().casefold(): column for column in columns}
@@ -104,7 +109,7 @@ class _Gathered:
         """The whole of it."""
         words = {name: Words(tuple(said), self.labels.get(name)) for name, said in self.captions.items()}
         if self.unreadable:
-            self.notes.append(f"{len(self.unreadable)} caption files cannot be read ({_some(self.unreadable)})")
+            self.notes.append(f"{len(self.unreadable)} caption files cannot be read ({some(self.unreadable)})")
         return Annotations(words, tuple(self.notes), tuple(self.orphans))
 
 
@@ -114,10 +119,6 @@ def _key(name: str) -> str:
 
 def _stem(name: str) -> str:
     return _key(posixpath.splitext(name)[0])
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
 
 
 def _take_table(found: _Gathered, file: Found, folder: str, known: Mapping[str, str], source: str) -> None:
@@ -138,11 +139,11 @@ def _take_table(found: _Gathered, file: Found, folder: str, known: Mapping[str, 
             found.add(picture, captions, label)
     if total and len(strangers) == total:
         raise Refused(
-            f"{where} names no picture that is there: it names {_some(strangers)}, and the pictures are "
-            f"{_some(list(known.values())) or 'none'}; its names must be relative to its own folder"
+            f"{where} names no picture that is there: it names {some(strangers)}, and the pictures are "
+            f"{some(list(known.values())) or 'none'}; its names must be relative to its own folder"
         )
     if strangers:
-        found.notes.append(f"{len(strangers)} of {total} rows of {file.name} name no picture ({_some(strangers)})")
+        found.notes.append(f"{len(strangers)} of {total} rows of {file.name} name no picture ({some(strangers)})")
 
 
 def _rows(file: Found, where: str) -> Iterator[Row] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from nirvana.data import cache
+from nirvana.data.captions import some
 from nirvana.data.collection import Collection, Found, Words
 from nirvana.data.dataset import (
     Captions,
@@ -160,8 +161,9 @@ class _Plan:
         said = tuple(self.found.words.get(entry["path"], Words()).captions for entry in self.accepted)
         captions: Captions | None = said if any(said) else None
         notes = self.found.notes
-        if captions is not None and not all(captions):
-            notes = (*notes, f"{len(captions) - captioned(captions)} of {len(captions)} pictures have no caption")
+        silent = [entry["path"] for entry, texts in zip(self.accepted, said, strict=True) if not texts]
+        if captions is not None and silent:
+            notes = (*notes, f"{len(silent)} of {len(said)} pictures have no caption (first: {some(silent)})")
         manifest = Manifest(
             source=self.source,
             kind=self.kind,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from nirvana.data.captions import annotate
+from nirvana.data.captions import annotate, some
 from nirvana.data.collection import Found, Scan, Words
 from nirvana.data.dataset import Rejection
 from nirvana.data.decisions import Decisions
@@ -18,7 +18,6 @@ from nirvana.data.parallel import parallel
 from nirvana.errors import Refused
 
 _CONTAINERS = {".zip", ".tar", ".tgz", ".gz", ".npy", ".npz", ".parquet"}
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ def _words(listing: Scan, pictures: list[str], source: str) -> tuple[Mapping[str
     many = len(found.orphans) > 1 and 2 * len(found.orphans) >= len(pictures) > 0
     if not found.orphans or not (many or any(words.captions for words in found.words.values())):
         return found.words, found.notes
-    some = ", ".join(found.orphans[:_EXAMPLES])
-    note = f"{len(found.orphans)} caption files belong to no picture (first: {some})"
+    note = f"{len(found.orphans)} caption files belong to no picture (first: {some(found.orphans)})"
     return found.words, (*found.notes, note)
 
 

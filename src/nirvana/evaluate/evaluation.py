@@ -28,7 +28,7 @@ from nirvana.generate.model import Model
 from nirvana.generate.request import SampleRequest
 from nirvana.modality import grid
 from nirvana.train.run import now
-from nirvana.zoo import beside, called
+from nirvana.zoo import beside
 
 DEFAULT_MINUTES = 5.0
 _ROOM = 1.5
@@ -105,7 +105,7 @@ def evaluate(
     if plan.bits if paired else plan.inputs is not None:
         raise Refused(_UNFIT[paired])
     if plan.curves:
-        check_diffusion(model.run.model_spec, called(model.run.path), "curves against network calls and guidance")
+        check_diffusion(model.run.model_spec, model.called, "curves against network calls and guidance")
     if plan.bits:
         request_of(model, plan.seed)
     space = open_space(plan.space, model.device) if space is None else space

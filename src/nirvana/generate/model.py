@@ -69,26 +69,30 @@ class Model(Editable):
         """ "diffusion", "gan" or "vae"."""
         return family_of(self.run.model_spec)
 
+    @property
+    def called(self) -> str:
+        """How users know it: by the path of its run, or by its name if it ships."""
+        return zoo.called(self.run.path)
+
     def _load(self, which: str) -> _Loaded:
         if which not in self._loaded:
             images = newest(self.run).images
             weights = load_weights(self.run, cast(Literal["ema", "raw"], which))
             parts = model_parts(self.run.model_spec)
-            parts.load(weights, zoo.called(self.run.path))
+            parts.load(weights, self.called)
             sha256 = digest(weights)
             self._loaded[which] = _Loaded(self._sampler(parts, sha256), sha256, images)
         return self._loaded[which]
 
     def _sampler(self, parts: Parts, sha256: str) -> PictureSampler[Any]:
-        where = zoo.called(self.run.path)
         if not isinstance(parts, ModelParts):
             if self.compiled:
-                raise Refused(f"{where} is {ARTICLES[parts.family]}, which is not compiled; leave compile out")
-            return LatentSampler(parts, self.device, where)
+                raise Refused(f"{self.called} is {ARTICLES[parts.family]}, which is not compiled; leave compile out")
+            return LatentSampler(parts, self.device, self.called)
         return Sampler(
             parts,
             self.device,
-            where,
+            self.called,
             engines=lambda engine: self._engine(engine, sha256),
             earlier=self._earlier,
             classifiers=self._classifiers,
@@ -105,7 +109,7 @@ class Model(Editable):
     def _earlier(self, written: str) -> ModelParts:
         """The model as it was at a moment of its training."""
         asked, parts = moment(written), build(self.run.model_spec)
-        parts.load(load_earlier(self.run, asked.at, asked.width), zoo.called(self.run.path))
+        parts.load(load_earlier(self.run, asked.at, asked.width), self.called)
         return parts
 
     def sampler(self, which: str = "ema") -> PictureSampler[Any]:
@@ -114,7 +118,7 @@ class Model(Editable):
 
     def diffusion(self, which: str, what: str) -> Sampler:
         """The sampler of a diffusion model; Refused where this is none, and so has no `what`."""
-        check_diffusion(self.run.model_spec, zoo.called(self.run.path), what)
+        check_diffusion(self.run.model_spec, self.called, what)
         return cast(Sampler, self.sampler(which))
 
     def settled(self, request: SampleRequest, progress: Callable[[int, int], None] | None = None) -> SampleRequest:

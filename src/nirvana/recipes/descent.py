@@ -16,6 +16,7 @@ from nirvana.recipes.recipe import Facts, Recipe
 from nirvana.recipes.subject import subject_in
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.run import RunFolder
+from nirvana.zoo import called
 
 _TABLE = "conditioner.embedding.weight"
 """So end the names of the tables of classes: a GAN has one for each of its players."""
@@ -34,17 +35,17 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
     shape = cast("list[int]", before["shape"])
     if shape[0] != facts.channels:
         raise Refused(
-            f"{parent.path} makes pictures of {shape[0]} channels, and these have {facts.channels};"
+            f"{called(parent.path)} makes pictures of {shape[0]} channels, and these have {facts.channels};"
             " start from a run of the same kind of pictures, or leave --from out"
         )
     if family_of(before) != family_of(recipe.model):
         raise Refused(
-            f"{parent.path} is {ARTICLES[family_of(before)]}, and the recipe makes {ARTICLES[family_of(recipe.model)]};"
+            f"{called(parent.path)} is {ARTICLES[family_of(before)]}, and the recipe makes {ARTICLES[family_of(recipe.model)]};"
             " choose the recipe it was trained with"
         )
     if before["codec"] != recipe.model["codec"]:
         raise Refused(
-            f"{parent.path} was trained with the codec {before['codec']}, and the recipe has {recipe.model['codec']};"
+            f"{called(parent.path)} was trained with the codec {before['codec']}, and the recipe has {recipe.model['codec']};"
             " start from a run with the same codec, or leave --from out"
         )
     own = cast("Mapping[str, Json]", recipe.model["network"])
@@ -56,7 +57,7 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
     for name in ("parameterization", "native", "c_in", "c_noise", "learned_variance", *table):
         if before[name] != recipe.model[name]:
             raise Refused(
-                f"{parent.path} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
+                f"{called(parent.path)} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
                 " choose the recipe it was trained with"
             )
     return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
@@ -68,7 +69,7 @@ def _of_latent(recipe: Recipe, parent: RunFolder, network: Mapping[str, Json]) -
     if before["shape"] != recipe.model["shape"]:
         side = cast("list[int]", before["shape"])[-1]
         raise Refused(
-            f"{parent.path} makes pictures of {side} pixels, and its network has one size; give --size {side}"
+            f"{called(parent.path)} makes pictures of {side} pixels, and its network has one size; give --size {side}"
         )
     return {**recipe.model, "network": network, "latent": before["latent"]}
 
