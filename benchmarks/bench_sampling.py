@@ -132,6 +132,8 @@ def whole(rounds: int, quick: bool) -> dict[str, Sampled]:
 
 def _sampled(worker: Worker) -> Sampled:
     deviation = cast("float | None", worker.facts.get("deviation"))
+    if deviation is not None and not deviation <= TOLERANCE:
+        raise ValueError(f"a network is off float64 by {deviation:.1e}")
     return Sampled(seconds={}, off_pipeline={}, deviation=deviation, peak_bytes=None, versions=worker.facts["versions"])
 
 

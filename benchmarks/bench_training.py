@@ -21,6 +21,8 @@ LIMIT = 45.0
 """Seconds a candidate may spend on a table: emulated bfloat16 takes as long for a single step."""
 TOLERANCE = 0.10
 """By so much the parameters and the arithmetic of matched networks may differ."""
+ROUNDING = {False: 1e-4, True: 0.05}
+"""By so much, relative to the largest number, an output in float32 (False) and bfloat16 may be off that in float64."""
 MATCHED = {"width": 96, "multipliers": [1, 2, 1], "blocks": 1, "attention": [2]}
 SAME_LEVELS = {"width": 64, "multipliers": [1, 2, 2], "blocks": 2, "attention": [1]}
 OURS, UNMATCHED = "nirvana", "nirvana, levels and widths as diffusers'"
@@ -87,8 +89,12 @@ def native() -> bool:
 
 
 def measured(candidates: Mapping[str, Candidate], rounds: int) -> Rows:
-    """All candidates in turn."""
+    """All candidates in turn. ValueError, before anything is timed, where an output is not that of float64."""
     with workers(candidates) as running:
+        for name, worker in running.items():
+            off, most = worker.facts.get("deviation", 0.0), ROUNDING[candidates[name].settings["bfloat16"]]
+            if not off <= most:
+                raise ValueError(f"{name} is off float64 by {off:.1e}, and at most {most:g} is rounding")
         seconds = in_turn(running, {}, rounds, limit=LIMIT)
         return {
             name: Row(
@@ -184,10 +190,13 @@ def same_allocator(setting: Setting) -> dict[str, Candidate]:
 
 
 def bfloat16(setting: Setting) -> dict[str, Candidate]:
-    """The peers in bfloat16 and channels-last, beside ours in float32 and, where the hardware has it, in bfloat16."""
+    """The peers in bfloat16 and channels-last, beside ours in float32 and, where the hardware has it, in bfloat16.
+
+    All with the allocator setting that is ours.
+    """
     return {
-        "diffusers": setting.diffusers(bfloat16=True),
-        "denoising-diffusion-pytorch": setting.ddp(bfloat16=True),
+        "diffusers": setting.diffusers(keep=True, bfloat16=True),
+        "denoising-diffusion-pytorch": setting.ddp(keep=True, bfloat16=True),
         f"{OURS}, float32": setting.ours(),
         **({f"{OURS}, bfloat16": setting.ours(bfloat16=True)} if native() else {}),
     }
@@ -199,7 +208,9 @@ def other(setting: Setting) -> dict[str, Candidate]:
     return {
         "diffusers": setting.diffusers(),
         "denoising-diffusion-pytorch": setting.ddp(),
+        f"{OURS}, without its allocator setting": setting.ours(keep=False),
         OURS: setting.ours(),
+        **({f"{OURS}, bfloat16": setting.ours(bfloat16=True)} if native() else {}),
         **(stem if setting.shape[1] >= 64 else {}),
     }
 
@@ -264,7 +275,8 @@ def page(top: Rows, shipped: Rows, kept: Rows, fast: Rows, others: Mapping[str, 
         rows_table(shipped, ceilings),
         "The same with the allocator setting on all sides (the last line is not matched in arithmetic):",
         rows_table(kept, ceilings),
-        f"The peers in bfloat16 autocast and channels-last{'' if native() else ', which this processor emulates'}:",
+        f"The peers in bfloat16 autocast and channels-last{'' if native() else ', which this processor emulates'}, with"
+        " the allocator setting on all sides:",
         rows_table(fast, ceilings),
         "What plain convolutions reach, channels-last, forward and backward:",
         table(["3x3 convolution", "GFLOP/s"], [[name, f"{gflops(row):.0f}"] for name, row in top.items()]),

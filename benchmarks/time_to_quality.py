@@ -27,8 +27,10 @@ from nirvana.data import open_data
 from nirvana.evaluate import FashionJudge
 
 PEERS = {
-    "diffusers, the course's recipe": Candidate("diffusers_quality:make", {}, peers=True),
-    "denoising-diffusion-pytorch, the README's recipe": Candidate("ddp_quality:make", {}, peers=True),
+    "diffusers, the course's recipe": Candidate("diffusers_quality:make", {"keep_memory": True}, peers=True),
+    "denoising-diffusion-pytorch, the README's recipe": Candidate(
+        "ddp_quality:make", {"keep_memory": True}, peers=True
+    ),
 }
 LABELLED = "diffusers, the course's recipe"
 REFUSED = 2
@@ -197,6 +199,7 @@ def page(peers: dict[str, list[Point]], ours: list[Point], real: float, asked: A
         "Frechet distance to the 10,000 test pictures in the features of the judge that ships,"
         f" {asked.samples} pictures each, without guidance; as many real pictures have {real:.2f}."
         " The peers' seconds are training steps alone, ours the whole command."
+        " All keep the memory that they free (glibc's default would slow the peers further)."
         f" The peers draw by DDIM in {asked.steps} steps.\n\n{verdicts}\n{points}"
     )
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import torch
 from ddp_library import EMA, GaussianDiffusion, Unet
 from gauge import count_parameters
+from memory import keep_memory
 from quality import Quality
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,6 +50,7 @@ class Readme:
 
 
 def make(settings: Order) -> Quality:
-    """The case."""
-    del settings
+    """The case. settings: keep_memory."""
+    if settings["keep_memory"]:
+        keep_memory()
     return Quality(Readme())

@@ -7,6 +7,7 @@ import diffusers
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from gauge import count_parameters
+from memory import keep_memory
 from quality import Quality
 from torch import Tensor, nn
 from torch.nn import functional
@@ -72,6 +73,7 @@ class Course:
 
 
 def make(settings: Order) -> Quality:
-    """The case."""
-    del settings
+    """The case. settings: keep_memory."""
+    if settings["keep_memory"]:
+        keep_memory()
     return Quality(Course())

@@ -260,11 +260,14 @@ def test_decoding_uses_the_processors_of_the_process(root: Path, monkeypatch: py
         return of_python(workers)
 
     monkeypatch.setattr(parallel, "ThreadPoolExecutor", pool)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for processors, expected in ((3, 3), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, n=processors: set(range(n)), raising=False)
         opened(root, size=4 + processors)
         assert pools.pop() == expected
     monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    opened(root, size=4)
-    assert pools.pop() == 2
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for side, (asked, expected) in enumerate((("", 4), ("3", 3), ("9", 4), ("0", 4), ("2,1", 4)), start=4):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        opened(root, size=100 + side)
+        assert pools.pop() == expected

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,9 +14,10 @@ from nirvana.errors import Refused
 from nirvana.recipes import planner
 from nirvana.recipes.image import make_task
 from nirvana.recipes.order import Order
-from nirvana.recipes.planner import Planner, gib, plan_of, size_for
+from nirvana.recipes.planner import Planned, Planner, gib, plan_of, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe
 from nirvana.recipes.rehearsal import Rehearsal
+from nirvana.train.plan import TrainPlan
 
 DATA = open_data("digits")
 CPU = torch.device("cpu")
@@ -148,12 +148,65 @@ def test_a_step_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytest
         made.plan()
 
 
-def test_the_pictures_of_the_cache_count_as_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    made = a_planner(Order("digits", images=64), lambda _: Rehearsal(1.0, 0.0, 0.0, 5000), monkeypatch)
-    assert made.plan().forecast.memory == 5000
-    np.save(tmp_path / "x.npy", DATA.images)
-    made.data = replace(DATA, images=np.load(tmp_path / "x.npy", mmap_mode="r"))
-    assert made.plan().forecast.memory == 5000 + DATA.images.nbytes
+def test_a_wider_network_that_does_not_fit_leaves_the_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(width: int) -> Rehearsal:
+        if width > 48:
+            raise Refused("too wide")
+        return Rehearsal(0.2, 0.0, 0.0, 1)
+
+    assert width_of(a_planner(Order("digits", minutes=1000.0), seen, monkeypatch).plan().recipe) == 48
+    with pytest.raises(Refused, match="too wide"):
+        a_planner(Order("digits", minutes=1000.0, width=64), seen, monkeypatch).plan()
+
+
+@pytest.mark.parametrize(
+    ("full", "most", "batch"), [(32, 10**9, 32), (128, 10**9, 128), (128, 64, 64), (4096, 10**9, 512)]
+)
+def test_a_batch_is_as_large_as_the_machine_takes_at_once(
+    monkeypatch: pytest.MonkeyPatch, full: int, most: int, batch: int
+) -> None:
+    """A step takes as long for any batch up to `full` pictures and in proportion above; more than `most` do not fit."""
+
+    def rehearse(_task: object, _batches: object, plan: TrainPlan, *_: object, **__: object) -> Rehearsal:
+        if plan.batch > most:
+            raise Refused("too many")
+        return Rehearsal(0.02 * max(1.0, plan.batch / full), 0.0, 0.0, 1)
+
+    def planned(order: Order) -> Planned:
+        made = a_planner(order, lambda _: Rehearsal(1.0, 0.0, 0.0, 1), monkeypatch)
+        monkeypatch.setattr(planner, "rehearse", rehearse)
+        return made.plan()
+
+    found = planned(Order("digits", minutes=1.0))
+    assert found.recipe.batch == found.plan.batch == batch
+    assert planned(Order("digits", minutes=1.0, batch=16)).plan.batch == 16
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = a_planner(Order("digits", images=64, width=1024), lambda _: Rehearsal(1.0, 0.0, 0.0, 1), monkeypatch)
+    made.task = lambda *_: pytest.fail("the weights were made")
+    monkeypatch.setattr(planner.memory, "available", lambda _: 2**31)
+    with pytest.raises(
+        Refused, match=r"million numbers needs about \d.* GiB.*, and 2.0 GiB are free: .*smaller .*--width"
+    ):
+        made.plan()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MemoryError()]
+)
+def test_memory_that_runs_out_while_it_is_counted_is_refused(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    made = a_planner(Order("digits", images=64), lambda _: Rehearsal(1.0, 0.0, 0.0, 1), monkeypatch)
+
+    def needed(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(planner, "needed", needed)
+    with pytest.raises(Refused, match="smaller --size or --width"):
+        made.plan()
+    error = ValueError("another")
+    with pytest.raises(ValueError, match="another"):
+        made.plan()
 
 
 @pytest.mark.parametrize(

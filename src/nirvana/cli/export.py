@@ -38,16 +38,17 @@ def export(
     from nirvana.generate.export import export_run
     from nirvana.generate.model import find
     from nirvana.train.run import RunFolder
+    from nirvana.zoo import called
 
     run = RunFolder.open(find(model))
     console.note(f"exporting to '{engine}' and comparing with PyTorch; this takes up to a few minutes")
     started = time.perf_counter()
     made = export_run(run, engine, precision)
     seconds = time.perf_counter() - started
-    console.result(_lines(made, seconds), {**made.to_json(), "seconds": round(seconds, 3)})
+    console.result(_lines(called(run.path), made, seconds), {**made.to_json(), "seconds": round(seconds, 3)})
 
 
-def _lines(made: Exported, seconds: float) -> str:
+def _lines(name: str, made: Exported, seconds: float) -> str:
     pictures, request, network = made.pictures, made.pictures.request, made.network
     rows = {
         "engine": f"{made.engine} {made.version}, {made.precision}",
@@ -56,7 +57,7 @@ def _lines(made: Exported, seconds: float) -> str:
         "itself": f"PyTorch in float32 is {_figures(network['torch'])} from float64",
         "pictures": f"{pictures.largest:.1e} apart at most ({pictures.mean:.1e} on average), in bytes"
         f" {pictures.largest_byte}/255 ({request.n} pictures, {request.steps} steps of {request.solver})",
-        "draw": f"nirvana generate {made.folder.parent.parent} --engine {made.engine}",
+        "draw": f"nirvana generate {name} --engine {made.engine}",
     }
     return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
 

@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -133,6 +134,7 @@ def train(
             fresh=fresh,
             allow_bad=allow_bad,
             command=shlex.join(["nirvana", *sys.argv[1:]]),
+            spent=time.perf_counter() - console.started,
             progress=lambda done, total: bar.update(done, total=total),
             encoding=lambda done, total: bar.update(done, "captions encoded", total=total),
             say=lambda what: bar.update(0, what),

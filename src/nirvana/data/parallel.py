@@ -12,14 +12,16 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def _processors() -> int:
-    """How many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processors() -> int:
+    """How many processors this process may run on, and OMP_NUM_THREADS lets it use."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(asked)) if asked.isdecimal() and int(asked) > 0 else there
 
 
 def parallel(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
     """`map` in order on a few threads (Pillow frees the interpreter lock while it decodes), with little in flight."""
-    workers = min(8, _processors())
+    workers = min(8, processors())
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Out]] = deque()
         try:

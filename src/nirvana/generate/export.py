@@ -131,9 +131,10 @@ def load_engine(run: RunFolder, engine: str, weights_sha256: str) -> nn.Module:
     (`weights_sha256` are those in use), the engine's version or, for machine code, the processor have changed since.
     """
     chosen, folder = _engine(engine), beside(run.path) / FOLDER / engine
-    command = f"run `nirvana export {run.path} --engine {engine}`"
+    name = called(run.path)
+    command = f"run `nirvana export {name} --engine {engine}`"
     if not (folder / RECORD).is_file():
-        raise Refused(f"{run.path} has no engine '{engine}' yet; {command}")
+        raise Refused(f"{name} has no engine '{engine}' yet; {command}")
     record = read_sealed(folder / RECORD, f"{command} again", FORMAT_VERSION)
     if changed := _changed(record, chosen, weights_sha256) or _damaged(record, folder):
         raise Refused(f"the engine in {folder} {changed}; {command} again")

@@ -168,12 +168,7 @@ def config_of(made_of: type[T], values: Spec) -> T:
 def _network(
     spec: Spec, conditioner: Conditioner, concat: Concat | None, shape: Sequence[int], learned: bool
 ) -> UNet | DiT:
-    values = dict(spec)
-    kind = str(values.pop("kind", None))
-    if kind not in NETWORKS:
-        raise unknown("network", kind, NETWORKS)
-    made_of, network = NETWORKS[kind]
-    config = config_of(made_of, values)
+    config, network = _config_in(spec)
     wanted = (shape[0], shape[0] * (2 if learned else 1), conditioner.dim, conditioner.token_dim)
     found = (config.channels, config.out_channels, config.vector_dim, config.token_dim)
     if found != wanted or config.dims != len(shape) - 1:
@@ -191,6 +186,23 @@ def _network(
             f" ({'none' if concat is None else concat}) and its pictures of {shape[0]} channels"
         )
     return network(config)  # pyright: ignore[reportArgumentType]
+
+
+def _config_in(spec: Spec) -> tuple[UNetConfig | DiTConfig, type[UNet] | type[DiT]]:
+    """The numbers of a described network, and what is made of them."""
+    values = dict(spec)
+    kind = str(values.pop("kind", None))
+    if kind not in NETWORKS:
+        raise unknown("network", kind, NETWORKS)
+    made_of, network = NETWORKS[kind]
+    return config_of(made_of, values), network
+
+
+def network_bytes(spec: Spec) -> int:
+    """Bytes of the weights of a described network, told without the memory for them."""
+    config, network = _config_in(_object(spec, "network"))
+    with torch.device("meta"):
+        return sum(parameter.nbytes for parameter in network(config).parameters())  # pyright: ignore[reportArgumentType]
 
 
 def _schedule(spec: Spec) -> tuple[Schedule, Chain | None]:

@@ -31,21 +31,21 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
 
     Refused where its pictures, its codec or its levels are others.
     """
-    before = parent.model_spec
+    before, name = parent.model_spec, called(parent.path)
     shape = cast("list[int]", before["shape"])
     if shape[0] != facts.channels:
         raise Refused(
-            f"{called(parent.path)} makes pictures of {shape[0]} channels, and these have {facts.channels};"
+            f"{name} makes pictures of {shape[0]} channels, and these have {facts.channels};"
             " start from a run of the same kind of pictures, or leave --from out"
         )
     if family_of(before) != family_of(recipe.model):
         raise Refused(
-            f"{called(parent.path)} is {ARTICLES[family_of(before)]}, and the recipe makes {ARTICLES[family_of(recipe.model)]};"
+            f"{name} is {ARTICLES[family_of(before)]}, and the recipe makes {ARTICLES[family_of(recipe.model)]};"
             " choose the recipe it was trained with"
         )
     if before["codec"] != recipe.model["codec"]:
         raise Refused(
-            f"{called(parent.path)} was trained with the codec {before['codec']}, and the recipe has {recipe.model['codec']};"
+            f"{name} was trained with the codec {before['codec']}, and the recipe has {recipe.model['codec']};"
             " start from a run with the same codec, or leave --from out"
         )
     own = cast("Mapping[str, Json]", recipe.model["network"])
@@ -54,10 +54,10 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
         return _of_latent(recipe, parent, network)
     # A schedule says which levels are trained, which a child may change; only a table is what its network is told.
     table = ("schedule",) if recipe.model["c_noise"] == "table" else ()
-    for name in ("parameterization", "native", "c_in", "c_noise", "learned_variance", *table):
-        if before[name] != recipe.model[name]:
+    for entry in ("parameterization", "native", "c_in", "c_noise", "learned_variance", *table):
+        if before[entry] != recipe.model[entry]:
             raise Refused(
-                f"{called(parent.path)} was trained with {name} {before[name]}, and the recipe has {recipe.model[name]};"
+                f"{name} was trained with {entry} {before[entry]}, and the recipe has {recipe.model[entry]};"
                 " choose the recipe it was trained with"
             )
     return {**recipe.model, "network": network, "sigma_data": before["sigma_data"]}
@@ -65,12 +65,10 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
 
 def _of_latent(recipe: Recipe, parent: RunFolder, network: Mapping[str, Json]) -> dict[str, Json]:
     """The description of a GAN or VAE that starts from `parent`; Refused where its pictures have another size."""
-    before = parent.model_spec
+    before, name = parent.model_spec, called(parent.path)
     if before["shape"] != recipe.model["shape"]:
         side = cast("list[int]", before["shape"])[-1]
-        raise Refused(
-            f"{called(parent.path)} makes pictures of {side} pixels, and its network has one size; give --size {side}"
-        )
+        raise Refused(f"{name} makes pictures of {side} pixels, and its network has one size; give --size {side}")
     return {**recipe.model, "network": network, "latent": before["latent"]}
 
 

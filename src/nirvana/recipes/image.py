@@ -108,14 +108,15 @@ def prepare(
     fresh: bool = False,
     allow_bad: bool = False,
     command: str = "",
+    spent: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
     encoding: Callable[[int, int], None] = lambda _done, _total: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Training:
     """Open the data, plan, and create the run folder `out`, or take up the unfinished run there.
 
-    `progress` hears how many pictures are read, `encoding` how many captions are encoded, `say` what takes a while.
-    Refused, with no folder made, for whatever the user can mend.
+    spent: seconds of the budget that are gone already. `progress` hears how many pictures are read, `encoding` how many
+    captions are encoded, `say` what takes a while. Refused, with no folder made, for whatever the user can mend.
     """
     begun = None if fresh or not (out / RUN).is_file() else RunFolder.open(out)
     order = _with_recipe(order, begun)
@@ -124,7 +125,7 @@ def prepare(
             f"the recipe '{order.recipe}' sees no picture beside its own; leave --inpaint and --target out, or choose a"
             " recipe of a diffusion model"
         )
-    begun_at, device = time.monotonic(), pick_device(order.device)
+    begun_at, device = time.monotonic() - spent, pick_device(order.device)
     asked = order.condition in ("captions", "both")
     decisions = _decisions(begun, order)
     opened = (

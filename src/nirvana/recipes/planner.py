@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nirvana.data import Dataset, Wording
 from nirvana.errors import Refused
 from nirvana.files import Json
+from nirvana.generate.family import family_of
+from nirvana.generate.spec import network_bytes
 from nirvana.recipes.order import DEFAULT_MINUTES, MOST_IMAGES, Order
 from nirvana.recipes.recipe import WIDTH, Recipe
 from nirvana.recipes.rehearsal import Rehearsal, needed, rehearse
 from nirvana.recipes.task import PictureBatches, PictureTask
 from nirvana.train import memory
+from nirvana.train.allocator import give_back
 from nirvana.train.device import pick_precision
 from nirvana.train.plan import TrainPlan
 
@@ -35,7 +37,12 @@ GRIDS_SHARE = 0.08
 """Of the budget, at most, for drawing sample grids on the way."""
 SHORT, LONG = 0.0, 2.0
 """Seconds of steps that are tried where images are ordered, and where minutes are."""
+HARDLY_LONGER, MOST_AT_ONCE = 1.25, 512
+"""A batch is doubled, up to so many pictures, where a step then takes at most so many times as long."""
+_BRIEF = 0.1
+"""Seconds: a step that takes longer leaves no part of the machine idle."""
 _SLACK = 0.98
+_SMALLER = "choose a smaller --size or --width, or free memory"
 _SNAPSHOTS = 3
 """The snapshots of a training take about the time of so many checkpoints."""
 
@@ -114,8 +121,7 @@ class Planner:
             seen = self._rehearse(recipe, SHORT)
             plan = self._plan_of(recipe, self.order.images)
             return Planned(recipe, plan, self._forecast(plan, seen))
-        recipe, seen = self._choose()
-        return self._fit(recipe, seen)
+        return self._fit(*self._filling(*self._choose()))
 
     @property
     def affordable(self) -> int:
@@ -148,18 +154,54 @@ class Planner:
             if self._images(recipe, seen) * (width / wider) ** 1.5 < least:
                 break
             candidate = self._recipe(wider)
-            tried = self._rehearse(candidate, LONG)
+            try:
+                tried = self._rehearse(candidate, LONG)
+            except Refused:  # too wide for the memory, and the one before is not
+                break
             if self._images(candidate, tried) < least:
                 break
             width, recipe, seen = wider, candidate, tried
         return recipe, seen
 
+    def _filling(self, recipe: Recipe, seen: Rehearsal) -> tuple[Recipe, Rehearsal]:
+        """The batch doubled as long as that takes hardly longer: more pictures in as many steps of a large device."""
+        if self.order.batch is not None:
+            return recipe, seen
+        while seen.step < _BRIEF and recipe.batch < MOST_AT_ONCE:
+            larger = replace(recipe, batch=2 * recipe.batch)
+            try:
+                tried = self._rehearse(larger, SHORT)
+            except Refused:  # too many for the memory
+                break
+            if tried.step > HARDLY_LONGER * seen.step:
+                break
+            recipe, seen = larger, tried
+        return recipe, seen
+
     def _rehearse(self, recipe: Recipe, seconds: float) -> Rehearsal:
         plan = self._plan_of(recipe, recipe.batch)
-        task = self.task(recipe, plan)
-        self._check_memory(task, plan)
+        give_back()  # what the rehearsal before this one freed is there for this one
+        self._check_weights(recipe, plan)
+        try:
+            task = self.task(recipe, plan)
+            self._check_memory(task, plan)
+        except Exception as error:
+            if not memory.exhausted(error):
+                raise
+            raise Refused(f"not even two pictures at a time fit into the memory: {_SMALLER}") from None
         batches = PictureBatches(self.data, self.order.seed, flip=recipe.flip, wording=self.wording)
         return rehearse(task, batches, plan, recipe.model, lambda weights: self.draw(recipe, weights), seconds=seconds)
+
+    def _check_weights(self, recipe: Recipe, plan: TrainPlan) -> None:
+        """Refused where the weights alone, with gradients and averages, would not fit: before any are made."""
+        if family_of(recipe.model) != "diffusion":
+            return
+        weights, there = network_bytes(recipe.model), memory.available(self.device)
+        if (need := weights * (4 + len(plan.ema))) > there:
+            raise Refused(
+                f"a network of {weights / 4e6:.0f} million numbers needs about {gib(need)} to be trained, and"
+                f" {gib(there)} are free: {_SMALLER}"
+            )
 
     def _check_memory(self, task: PictureTask, plan: TrainPlan) -> None:
         """Refused, with what would fit, where a step would not. A count, so that nothing is tried that may fail."""
@@ -170,9 +212,7 @@ class Planner:
             return
         missing = f"a step of {part} pictures at once needs about {gib(need(part))}, and {gib(there)} are free"
         if need(1) > there:
-            raise Refused(
-                f"{missing}; not even one picture at a time fits: choose a smaller --size or --width, or free memory"
-            )
+            raise Refused(f"{missing}; not even one picture at a time fits: {_SMALLER}")
         fits = max(count for count in range(1, part + 1) if need(count) <= there)
         parts = 2 ** math.ceil(math.log2(plan.batch / fits))
         raise Refused(
@@ -219,10 +259,8 @@ class Planner:
         grids = max(1, round(plan.images / (plan.sample_every or plan.images)))
         saves = max(1, round(plan.images / (plan.checkpoint_every or plan.images))) + _SNAPSHOTS
         spent = time.monotonic() - self.begun
-        # Pages of the cache become resident as they are read, on a CPU that counts.
-        mapped = self.data.images.nbytes if isinstance(self.data.images, np.memmap) and self.device.type == "cpu" else 0
         free = memory.available(self.device) + memory.current(self.device)
-        return Forecast(spent + steps + grids * seen.draw + saves * seen.save, steps, seen.memory + mapped, free)
+        return Forecast(spent + steps + grids * seen.draw + saves * seen.save, steps, seen.memory, free)
 
 
 def gib(size: int) -> str:

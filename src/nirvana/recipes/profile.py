@@ -30,6 +30,7 @@ from nirvana.train.loop import train
 from nirvana.train.plan import TrainPlan
 from nirvana.train.profile import StepProfile, Stopwatch, TimedBatches, convolution_ceiling, measure
 from nirvana.train.run import RunFolder
+from nirvana.zoo import called
 
 PICTURES = 16
 """Pictures in a sampling step, where the user does not say (or fewer, as sampling chooses)."""
@@ -146,7 +147,9 @@ def profile_run(
         say("measuring a training step")
         training = _training(run, data, where, batch, budget)
     if len(missing) == 2:
-        raise Refused(f"nothing of {run.path} can be measured: {missing['training']}; and {missing['sampling']}")
+        raise Refused(
+            f"nothing of {called(run.path)} can be measured: {missing['training']}; and {missing['sampling']}"
+        )
     parts = model_parts(run.model_spec)
     parameters = sum(tensor.numel() for tensor in parts.modules().parameters())
     return RunProfile(
@@ -200,7 +203,7 @@ def _training(run: RunFolder, data: Dataset, device: torch.device, batch: int | 
     plan = replace(rest, images=size * _STEPS, batch=size)
     task = make_task(recipe, run.model_spec, plan, device, freeze=cast("list[str]", run.config.get("freeze", [])))
     if run.latest() is not None:
-        task.load_state_dict(load_weights(run, "raw"))
+        task.load_state_dict(load_weights(run, "ema" if newest(run).packed else "raw"))
     with elsewhere(plan, run.model_spec, run.config) as copy:
         with closing(cast("Generator[Event]", train(task, batches, plan, copy))) as events:
             steps = (event for event in events if isinstance(event, StepDone))
@@ -243,15 +246,15 @@ def _data(run: RunFolder) -> Dataset:
     """The pictures of `run`. Refused, naming the source, where they are gone or are others by now."""
     parts, source, target = model_parts(run.model_spec), run.config.get("source"), run.config.get("target")
     if not isinstance(source, str):
-        raise Refused(f"{run.path} does not say what it was trained on, so no training step can be measured")
+        raise Refused(f"{called(run.path)} does not say what it was trained on, so no training step can be measured")
     try:
         # The side that the plan chose, where the command left it open.
         opened = partial(open_data, source) if target is None else partial(open_pairs, source, str(target))
         data = opened(size=parts.shape[-1], allow_bad=True)
     except Refused as refusal:
-        raise Refused(f"the data of {run.path} cannot be read ({refusal})") from None
+        raise Refused(f"the data of {called(run.path)} cannot be read ({refusal})") from None
     height, width, channels = data.images.shape[1:]
     known = parts.conditioner.names
     if parts.shape != (channels, height, width) or (known and data.names != known):
-        raise Refused(f"the data of {run.path} have changed: {source} has other pictures or labels than it had")
+        raise Refused(f"the data of {called(run.path)} have changed: {source} has other pictures or labels than it had")
     return data

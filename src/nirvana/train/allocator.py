@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -32,6 +33,14 @@ def keep_memory(environment: Mapping[str, str] = os.environ) -> bool:
     mallopt = _mallopt()
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
     return mallopt is not None and all(mallopt(*setting) == 1 for setting in settings)
+
+
+def give_back() -> None:
+    """Return to the system what was freed: what takes it up again would seem to need nothing, and others too much."""
+    gc.collect()
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _mallopt() -> Callable[[int, int], int] | None:

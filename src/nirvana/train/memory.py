@@ -13,6 +13,7 @@ import torch
 UNKNOWN = sys.maxsize
 """What `available` says where nothing tells: no plan is refused for a limit that nobody knows."""
 
+_EXHAUSTED = ("can't allocate memory", "not enough memory")
 _ROOT = Path("/")
 
 
@@ -51,6 +52,13 @@ def peak(device: torch.device, root: Path = _ROOT) -> int:
         return torch.mps.driver_allocated_memory()
     most = _kilobytes(root / "proc/self/status", "VmHWM")
     return _max_resident() if most is None else most
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left: PyTorch has no class of its own for that on a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _EXHAUSTED)
 
 
 def reset_peak(device: torch.device, root: Path = _ROOT) -> None:

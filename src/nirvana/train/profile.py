@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -20,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from nirvana.files import Json
 from nirvana.train import memory
+from nirvana.train.allocator import give_back
 from nirvana.train.operations import DATA, KINDS, OTHER, TRANSFER, WHOLE, Tally, kind_of
 from nirvana.train.task import Batches
 
@@ -159,7 +157,7 @@ def measure(
     of the kernels.
     """
     watch = watch or Stopwatch()
-    _give_back()
+    give_back()
     memory.reset_peak(device)
     before = memory.current(device)
     for _ in range(WARM_UP):
@@ -176,14 +174,6 @@ def measure(
     found = tuple(row for row in rows if row.seconds > 0 or (row.calls and row.kind != OTHER))
     low, high = _quartiles(walls)
     return StepProfile(wall, (low, high), len(walls), found, held, tally.dtype or torch.float32)
-
-
-def _give_back() -> None:
-    """Return to the system what was freed before: a step that takes it up again would seem to need nothing."""
-    gc.collect()
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def divided(wall: float, loading: float, shares: Mapping[str, float]) -> dict[str, float]:
