@@ -45,6 +45,9 @@ FIXED = {
     "edm": ("edm", 48, 1, 32),
 }
 """name -> recipe, width, divisor of the stem's cells, batch."""
+COMMAND = "; ".join(
+    f"python benchmarks/planner.py {part}" for part in ("pace WORK FOLDER:HELD_OUT ...", "train WORK", "page WORK")
+)
 PICTURES, HELD_OUT, SEED = 300, 600, 1000
 CPU = torch.device("cpu")
 
@@ -158,7 +161,7 @@ def page(work: Path) -> None:
         f"\nKernel distance in the features of EfficientNet-Lite0 of {PICTURES} pictures (guidance 1, seeds from"
         f" {SEED}) to held-out ones, lower is better; one seed each. {what}; fine has a stem of half the cells.\n"
     )
-    publish("planner", "The planner against fixed recipes", "python benchmarks/planner.py", text, lines)
+    publish("planner", "The planner against fixed recipes", COMMAND, text, lines)
 
 
 if __name__ == "__main__":

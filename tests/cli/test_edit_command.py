@@ -247,6 +247,7 @@ def test_python_makes_the_same_files(run: str, args: list[str], call: str, capsy
         (["inpaint", "RUN", "photos/a.png", "white.png", "--invert"], "white everywhere"),
         (["vary", "RUN", "twins"], "twins/a.jpg and twins/a.png have one name"),
         (["outpaint", "RUN", "photos/a.png", "--to", "five"], "such as 512x256, got 'five'"),
+        (["outpaint", "RUN", "photos/a.png", "--to", "²x5"], "such as 512x256, got '²x5'"),
         (["vary", "RUN", "photos/a.png", "--source", "cat"], "encode the picture"),
         (["vary", "RUN", "empty"], "has no pictures"),
         (["blend", "RUN", "photos/none.png", "photos/b.png"], "photos/none.png: no such file"),

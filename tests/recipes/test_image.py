@@ -195,6 +195,8 @@ def test_from_a_run_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Pa
         prepare(Order(colour, images=16, start=str(parent.path)), tmp_path / "child")
     with pytest.raises(Refused, match="recipe"):
         prepare(Order(str(tmp_path / "a"), images=16, recipe="ddpm", start=str(parent.path)), tmp_path / "child")
+    with pytest.raises(Refused, match="has a unet, and the recipe a dit"):
+        prepare(Order(str(tmp_path / "a"), images=16, recipe="dit", start=str(parent.path)), tmp_path / "child")
     with pytest.raises(Refused, match="not there"):
         prepare(Order("digits", images=16, start=str(tmp_path / "nowhere")), tmp_path / "child")
     assert not (tmp_path / "child").exists()

@@ -199,6 +199,6 @@ def translate(
 
 def _size(written: str) -> tuple[int, int]:
     width, _, height = written.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal()):
         raise Refused(f"--to takes a width and a height such as 512x256, got '{written}'")
     return int(width), int(height)

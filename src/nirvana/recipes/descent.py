@@ -49,7 +49,12 @@ def descended(recipe: Recipe, parent: RunFolder, facts: Facts) -> dict[str, Json
             " start from a run with the same codec, or leave --from out"
         )
     own = cast("Mapping[str, Json]", recipe.model["network"])
-    network = {**cast("Mapping[str, Json]", before["network"]), **{n: own[n] for n in _WAYS_IN if n in own}}
+    kept = cast("Mapping[str, Json]", before["network"])
+    if own["kind"] != kept["kind"]:
+        raise Refused(
+            f"{name} has a {kept['kind']}, and the recipe a {own['kind']}; choose the recipe it was trained with"
+        )
+    network = {**kept, **{n: own[n] for n in _WAYS_IN if n in own}}
     if family_of(before) != "diffusion":
         return _of_latent(recipe, parent, network)
     # A schedule says which levels are trained, which a child may change; only a table is what its network is told.

@@ -41,6 +41,8 @@ HARDLY_LONGER, MOST_AT_ONCE = 1.25, 512
 """A batch is doubled, up to so many pictures, where a step then takes at most so many times as long."""
 _BRIEF = 0.1
 """Seconds: a step that takes longer leaves no part of the machine idle."""
+_TRYING = 0.05
+"""Of the budget, at most, for trying larger batches; where that is not `LONG` seconds, none are tried."""
 _SLACK = 0.98
 _SMALLER = "choose a smaller --size or --width, or free memory"
 _SNAPSHOTS = 3
@@ -165,9 +167,11 @@ class Planner:
 
     def _filling(self, recipe: Recipe, seen: Rehearsal) -> tuple[Recipe, Rehearsal]:
         """The batch doubled as long as that takes hardly longer: more pictures in as many steps of a large device."""
-        if self.order.batch is not None:
+        trying = _TRYING * 60 * (self.order.minutes or DEFAULT_MINUTES)
+        if self.order.batch is not None or trying < LONG:
             return recipe, seen
-        while seen.step < _BRIEF and recipe.batch < MOST_AT_ONCE:
+        until = time.monotonic() + trying
+        while seen.step < _BRIEF and recipe.batch < MOST_AT_ONCE and time.monotonic() < until:
             larger = replace(recipe, batch=2 * recipe.batch)
             try:
                 tried = self._rehearse(larger, SHORT)

@@ -80,7 +80,7 @@ def encoder_of(name: str, texts: Sequence[str]) -> Mapping[str, Json]:
     if name == JOINT:
         return joint_config(texts)
     source, _, layer = name.partition("#")
-    if layer and not layer.removeprefix("-").isdigit():
+    if layer and not layer.removeprefix("-").isdecimal():
         raise Refused(
             f"the layer of a text encoder is a whole number, got '{layer}'; -1 is the last, -2 the one before"
         )

@@ -24,7 +24,7 @@ _WORTH = 1.1
 def pick_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" is CUDA, else MPS, else the CPU. Raises Refused where it is not there."""
     kind, _, number = name.partition(":")
-    if kind not in DEVICES or (number and not number.isdigit()):
+    if kind not in DEVICES or (number and not number.isdecimal()):
         raise unknown("device", name, DEVICES)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
