@@ -60,7 +60,7 @@ SHIPPED: Mapping[str, Shipped] = {
         solvers=("ddpm-learned", "dpmpp-2m"),
     ),
     "shapes": Shipped(
-        order=Order("shapes", width=48, images=540_000),
+        order=Order("shapes", recipe="flow", width=48, images=540_000),
         draws="one to three shapes, by text",
         prompt="a small red circle above a large blue square",
         needs=None,
@@ -78,7 +78,7 @@ SHIPPED: Mapping[str, Shipped] = {
         measure=following,
     ),
     "emoji": Shipped(
-        order=Order("emoji", condition="captions", encoder="minilm", images=360_000, width=64),
+        order=Order("emoji", recipe="flow", condition="captions", encoder="minilm", images=360_000, width=64),
         draws="emoji, by text, in three styles",
         prompt="a red heart, flat emoji",
         needs="text",
