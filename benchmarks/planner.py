@@ -161,7 +161,8 @@ def page(work: Path) -> None:
         f"\nKernel distance in the features of EfficientNet-Lite0 of {PICTURES} pictures (guidance 1, seeds from"
         f" {SEED}) to held-out ones, lower is better; one seed each. {what}; fine has a stem of half the cells.\n"
     )
-    publish("planner", "The planner against fixed recipes", COMMAND, text, lines)
+    named = [{**line, "folder": Path(line["folder"]).name, "held_out": Path(line["held_out"]).name} for line in lines]
+    publish("planner", "The planner against fixed recipes", COMMAND, text, named)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def processors() -> int:
+def _processors() -> int:
     """How many processors this process may run on, and OMP_NUM_THREADS lets it use."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
@@ -21,7 +21,7 @@ def processors() -> int:
 
 def parallel(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
     """`map` in order on a few threads (Pillow frees the interpreter lock while it decodes), with little in flight."""
-    workers = min(8, processors())
+    workers = min(8, _processors())
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Out]] = deque()
         try:
