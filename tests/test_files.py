@@ -271,6 +271,9 @@ def test_only_the_leftovers_of_ended_processes_are_removed(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
     files.remove_abandoned(tmp_path / "run")
     assert names(tmp_path) == sorted([mine, other, "run"])
+    (tmp_path / f"{files.TEMPORARY}{ended}-a.png").write_bytes(OLD)
+    files.remove_abandoned(tmp_path / "*")
+    assert names(tmp_path) == sorted([mine, "run"])
 
 
 def test_leftovers_are_removed_but_not_what_a_link_points_to(tmp_path: Path) -> None:

@@ -186,10 +186,14 @@ def repair_lines(path: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Delete what a killed process left half-written directly inside `folder`."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        _remove(leftover)
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def read_json(path: Path, way_out: str) -> dict[str, Json]:
@@ -249,11 +253,11 @@ def read_sealed(path: Path, way_out: str, newest: int) -> dict[str, Json]:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Delete what a process that has ended left half-written on the way to `path`."""
+    """Delete what a process that has ended left half-written on the way to `path`; to all of a folder: FOLDER / "*"."""
     for leftover in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
         process = leftover.name.removeprefix(TEMPORARY).partition("-")[0]
         if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
 
 
 def _alive(process: int) -> bool:

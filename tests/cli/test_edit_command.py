@@ -16,6 +16,7 @@ from nirvana import load
 from nirvana.cli.main import main
 from nirvana.condition import Concat
 from nirvana.edit import read_photo
+from nirvana.generate import origin
 from nirvana.generate.editing import Editing
 from nirvana.generate.edits import Edited
 from nirvana.modality.png import read_png_metadata
@@ -88,9 +89,97 @@ def test_a_folder_goes_on_where_it_was_stopped(run: str, capsys: Captured, monke
     assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png", "b.png"]
     assert Path("filled/a.png").read_bytes() == first
     assert main([*command, "--seed", "1"]) == 2
-    assert "filled/a.png is there and was made otherwise" in capsys.readouterr().err
+    assert "filled/a.png is there and was made otherwise (seed 0, now 1); choose" in capsys.readouterr().err
     assert main([*command, "--seed", "1", "--overwrite"]) == 0
     assert Path("filled/a.png").read_bytes() != first
+
+
+def test_with_overwrite_a_folder_goes_on_too_also_in_place(
+    run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, drawn = Editing.run, list[str]()
+
+    def stopped(self: Editing, *args: Any) -> Any:
+        drawn.append("edit")
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return own(self, *args)
+
+    monkeypatch.setattr(Editing, "run", stopped)
+    for folder in ("varied", "photos"):
+        drawn.clear()
+        command = ["vary", run, "photos", "cat", "--strength", "0.4", "--out", folder, "--overwrite"]
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, ".tmp-9999999-a.png").write_bytes(b"of a process that has ended")
+        assert main(command) == 130
+        first = Path(folder, "a.png").read_bytes()
+        assert main(command) == 0 and "1 picture edited in" in (said := capsys.readouterr().out)
+        assert "1 was there already" in said and Path(folder, "a.png").read_bytes() == first
+        assert len(drawn) == 3 and not list(Path(folder).glob(".tmp-9999999-*"))
+        assert main([*command, "--seed", "1"]) == 0 and "2 pictures edited" in capsys.readouterr().out
+        assert Path(folder, "a.png").read_bytes() != first
+
+
+def test_a_folder_goes_on_on_another_machine_and_not_with_other_weights(
+    run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = ["vary", run, "photos", "cat", "--out", "varied"]
+    assert main(command) == 0
+    monkeypatch.setattr(origin, "_versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr(origin, "machine", lambda *_: {"threads": 64})
+    capsys.readouterr()
+    assert main(command) == 0 and "2 were there already" in capsys.readouterr().out
+    other = str(make_run(tmp_path / "other", seed=5))
+    assert main(["vary", other, "photos", "cat", "--out", "varied"]) == 2
+    assert "varied/a.png is there and was made otherwise (by other weights)" in capsys.readouterr().err
+    Path("photos/a.png").write_bytes(Path("photos/b.png").read_bytes())
+    assert main(command) == 2
+    assert "was made otherwise (of another picture)" in capsys.readouterr().err
+
+
+def test_what_cannot_be_edited_is_left_out_and_said(run: str, capsys: Captured) -> None:
+    for name, size in (("black", (8, 10)), ("small", (5, 5))):
+        Image.fromarray(np.zeros((8, 10), np.uint8)).save(f"photos/{name}.png")
+        Image.fromarray(np.zeros(size, np.uint8)).save(f"masks/{name}.png")
+    Path("photos/folder.png").mkdir()
+    Path("photos/gone.png").symlink_to("nowhere.png")
+    Image.fromarray(np.zeros((8, 10), np.uint8)).save("masks/gone.png")
+    assert main(["inpaint", run, "photos", "masks", "--out", "filled"]) == 2
+    said = capsys.readouterr()
+    assert "2 pictures edited in filled" in said.out
+    for message in ("masks/black.png is black everywhere", "masks/small.png is 5x5", "photos/gone.png: no such file"):
+        assert message in said.err
+    assert "3 of 5 pictures were left out, the first being" in said.err.splitlines()[-1]
+    assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png", "b.png"]
+    assert main(["inpaint", run, "photos", "masks", "--method", "learned", "--out", "filled"]) == 2
+    assert "left out" not in capsys.readouterr().err  # no picture can have it
+
+
+def test_the_mask_is_never_overwritten(run: str, capsys: Captured) -> None:
+    before = Path("masks/a.png").read_bytes()
+    assert main(["inpaint", run, "photos/a.png", "masks/a.png", "--out", "masks", "--overwrite"]) == 2
+    assert "masks/a.png is the mask; choose another --out" in capsys.readouterr().err
+    assert main(["inpaint", run, "photos", "masks", "--out", "masks", "--overwrite"]) == 2
+    assert "masks is a folder that pictures come from" in capsys.readouterr().err
+    assert Path("masks/a.png").read_bytes() == before
+
+
+def test_folders_are_blended_pair_by_pair_and_go_on(run: str, capsys: Captured) -> None:
+    Path("others").mkdir()
+    for name in ("a", "b"):
+        Image.open(f"photos/{name}.png").rotate(180).save(f"others/{name}.png")
+    command = ["blend", run, "photos", "others", "-n", "2", "--steps", "2", "--out", "blended"]
+    assert main([*command, "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files == [f"blended/{x}-{x}-{end}.png" for x in "ab" for end in ("000", "001", "grid")]
+    Path("blended/b-b-001.png").unlink()
+    assert main(command) == 0
+    assert "1 blend of 2 pictures made in blended" in (said := capsys.readouterr().out) and "1 was there" in said
+    assert main(["blend", run, "photos/a.png", "others", "-n", "2", "--steps", "2", "--out", "fan"]) == 0
+    assert {path.name for path in Path("fan").glob("*-000.png")} == {"a-a-000.png", "a-b-000.png"}
+    Path("others/b.png").unlink()
+    assert main([*command, "--overwrite"]) == 2
+    assert "others has no picture to end at for b.png (1 lack one)" in capsys.readouterr().err
 
 
 def test_a_damaged_picture_of_a_folder_is_left_out_and_said(run: str, capsys: Captured) -> None:
@@ -183,7 +272,7 @@ def test_blend_goes_from_a_to_b_and_on_where_it_was_stopped(
         assert animation.n_frames == 6  # pyright: ignore[reportAttributeAccessIssue]
     assert main(["reproduce", "edited/a-b-grid.png"]) == 0
     assert "byte for byte" in capsys.readouterr().out
-    assert main([*command, "-n", "4"]) == 0 and "they were there already" in capsys.readouterr().out
+    assert main([*command, "-n", "4"]) == 0 and "1 was there already" in capsys.readouterr().out
     Path("edited/a-b-grid.png").write_bytes(Path("photos/a.png").read_bytes())
     assert main([*command, "-n", "4"]) == 2
     assert "a-b-grid.png is there and was made otherwise" in capsys.readouterr().err
@@ -252,7 +341,11 @@ def test_python_makes_the_same_files(run: str, args: list[str], call: str, capsy
         (["vary", "RUN", "empty"], "has no pictures"),
         (["blend", "RUN", "photos/none.png", "photos/b.png"], "photos/none.png: no such file"),
         (["blend", "RUN", "photos/a.png", "broken.png"], "broken.png: "),
-        (["blend", "RUN", "photos", "photos/b.png"], "photos is a folder; name a picture in it"),
+        (["blend", "RUN", "empty", "photos/b.png"], "empty has no pictures"),
+        (["vary", "RUN", "loop.png"], "loop.png"),
+        (["outpaint", "RUN", "photos/a.png", "--to", "60000x60000"], "more than 134217728 pixels"),
+        (["vary", "RUN", "photos/a.png", "--strength", "1e-6"], "give a larger strength, or fewer steps"),
+        (["vary", "RUN", "photos/a.png", "--guidance", "3"], "needs labels, and the request has none"),
         (["blend", "RUN", "photos/a.png", "photos/b.png", "-n", "-1"], "n must be at least 1, got -1"),
         (["blend", "RUN", "photos/a.png", "photos/b.png", "-n", "1"], "needs two pictures or more, got 1"),
         (["blend", "RUN", "photos/a.png", "photos/b.png", "--solver", "ddpm"], "takes a solver without noise"),
@@ -265,6 +358,7 @@ def test_bad_requests_are_one_line_and_nothing_is_written(
     run: str, capsys: Captured, args: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
+    Path("loop.png").symlink_to("loop.png")
     Path("broken.png").write_bytes(Path("photos/a.png").read_bytes()[:60])
     if "GAN" in args:
         tiny_families.make_run(Path("gan"), "gan")

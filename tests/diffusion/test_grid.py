@@ -265,6 +265,13 @@ def test_below_a_little_noise_the_number_of_steps_is_found_by_halving():
     assert len(clean) < 4
 
 
+@pytest.mark.parametrize(("grid", "strength", "n"), [(karras(), 1e-3, 2), (uniform, 1e-6, 25)])
+def test_so_little_noise_that_no_grid_has_the_steps_there_is_refused(grid: Grid, strength: float, n: int):
+    with pytest.raises(ValueError, match=f"it has no {n} levels, however fine it is"):
+        below(grid, strength)(RectifiedFlow(), n)
+    assert len(below(grid, strength)(RectifiedFlow(), 1)) == 2  # to data at once
+
+
 def test_the_whole_strength_is_the_grid_and_none_is_refused():
     levels, own = below(uniform, 1.0)(RectifiedFlow(), 4), uniform(RectifiedFlow(), 4)
     assert all(torch.equal(a.alpha, b.alpha) for a, b in zip(levels, own, strict=True))

@@ -60,3 +60,14 @@ def test_the_edge_falls_off_by_the_distance_and_the_border_is_none() -> None:
     assert feathered(np.ones((4, 4)), 5).min() == 1
     with pytest.raises(ValueError, match="edge of -1 pixels"):
         feathered(mask, -1)
+
+
+def test_a_soft_edge_wider_than_the_mask_takes_the_depth_of_the_mask() -> None:
+    mask = np.zeros((9, 9))
+    mask[2:7, 2:7] = 1
+    assert feathered(mask, 99)[4].tolist() == [0, 0, 0.01, 0.02, 0.03, 0.02, 0.01, 0, 0]
+
+
+def test_what_jpeg_leaves_of_black_and_white_is_black_and_white(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.png", np.array([[0, 7, 8, 247, 248, 255]], np.uint8))
+    assert read_mask(read_photo(path), (1, 6)).tolist() == [[0, 0, 8 / 255, 247 / 255, 1, 1]]

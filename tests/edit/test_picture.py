@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import png
 import pytest
+import tifffile
 from PIL import Image
 
-from nirvana.data.decode import turned
+from nirvana.data.decode import PictureError, turned
 from nirvana.edit import Photo, read_photo
+from nirvana.edit.deep import kept
 from nirvana.errors import Refused
 from nirvana.modality.png import read_png_metadata
 
@@ -123,6 +125,55 @@ def test_exif_is_applied_to_deep_pictures_too(tmp_path: Path) -> None:
     with (tmp_path / "t.png").open("wb") as file:
         png.write_chunks(file, [head, (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")), *rest])
     assert np.array_equal(read_photo(tmp_path / "t.png").pixels, np.rot90(photo.pixels, -1))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("channels", "compression"), [(3, None), (4, None), (3, "zlib")])
+def test_tiffs_keep_their_16_bits(
+    tmp_path: Path, channels: int, compression: str | None, order: str, planar: str
+) -> None:
+    layers = values(channels, deep=True)
+    written = layers if planar == "contig" else np.moveaxis(layers, -1, 0)
+    path, extra = tmp_path / "a.tiff", ["unassalpha"] if channels == 4 else None
+    tifffile.imwrite(
+        path,
+        written,
+        photometric="rgb",
+        planarconfig=planar,
+        byteorder=order,
+        compression=compression,
+        extrasamples=extra,
+        extratags=[(274, "H", 1, 6, True)],
+    )
+    found = read_photo(path)
+    assert found.pixels.dtype == np.uint16 and np.array_equal(found.layers, turned(layers, 6))
+    assert (found.alpha is None) == (channels == 3)
+
+
+def test_colours_of_more_bits_than_can_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# 2 by 1\n2 1\n65535\n" + bytes(12))
+    Image.fromarray(values(3, size=(32, 32))).save(tmp_path / "a.avif")
+    eight = (tmp_path / "a.avif").read_bytes()
+    at = eight.index(b"av1C") + 6
+    with Image.open(tmp_path / "a.avif") as avif, pytest.raises(PictureError, match="colours of 10 bits"):
+        kept(avif, eight[:at] + bytes([eight[at] | 0x40]) + eight[at + 1 :])
+    Image.fromarray(values(3)).save(tmp_path / "a.jp2")
+    plain = (tmp_path / "a.jp2").read_bytes()
+    at = plain.index(b"\xff\x51") + 40
+    deep = plain[:at] + bytes([15, *plain[at + 1 : at + 3], 15, *plain[at + 4 : at + 6], 15]) + plain[at + 7 :]
+    (tmp_path / "b.jp2").write_bytes(deep)
+    layers = values(4, deep=True)
+    tifffile.imwrite(tmp_path / "a.tif", layers, photometric="rgb", extrasamples=["assocalpha"])
+    for name, message in (
+        ("a.ppm", "colours of 16 bits, of which only 8 can be read from PPM; convert it to PNG"),
+        ("b.jp2", "colours of 16 bits"),
+        ("a.tif", "an alpha that its colours are multiplied by"),
+    ):
+        with pytest.raises(Refused, match=message):
+            read_photo(tmp_path / name)
+    for name in ("a.avif", "a.jp2"):
+        assert read_photo(tmp_path / name).pixels.dtype == np.uint8
 
 
 def test_padding_repeats_the_border() -> None:

@@ -56,3 +56,15 @@ def test_bad_sizes() -> None:
         windows(np.ones((9, 7), bool), (8, 8), 2)
     with pytest.raises(ValueError, match="context of 8 pixels"):
         windows(np.ones((9, 9), bool), (8, 8), 8)
+
+
+@settings(max_examples=40)
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(0, 7), st.integers(0, 2**32 - 1), st.floats(0.0, 1.0))
+def test_each_time_the_one_that_knows_most_comes_next(h: int, w: int, context: int, seed: int, closed: float) -> None:
+    left = np.random.default_rng(seed).random((h, w)) >= closed
+    order = windows(left, (8, 8), context)
+    for i, window in enumerate(order):
+        missing = [int(left[other.slices].sum()) for other in order[i:]]
+        assert missing[0] == min(count for count in missing if count)
+        assert all(window <= other for other, count in zip(order[i:], missing, strict=True) if count == missing[0])
+        left[window.slices] = False

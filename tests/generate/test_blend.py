@@ -142,7 +142,7 @@ def test_each_picture_is_encoded_once_under_what_it_shows_and_the_prompts_go_fro
 @pytest.mark.parametrize(
     ("source", "settings", "expected"),
     [
-        ((), {}, (NAMES, None, 0.0, (None, None))),
+        ((), {}, ((), None, 0.0, (None, None))),
         ("cat", {}, (("cat",), None, 1.0, ("cat", "cat"))),
         (("cat", "cat"), {}, (("cat",), None, 1.0, ("cat", "cat"))),
         (("cat", "dog"), {"label": "otter"}, (("otter",), None, 1.0, ("cat", "dog"))),

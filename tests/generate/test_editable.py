@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import Unchecked
 from nirvana.errors import Refused
-from nirvana.generate.edits import Edited
+from nirvana.generate.changes import check_extent
+from nirvana.generate.edits import Edited, as_photo
 from nirvana.generate.model import Model, load
 from nirvana.generate.reproduction import reproduce
 from tiny_families import make_run as make_latent_run
@@ -79,12 +81,25 @@ def test_what_came_from_memory_is_not_reproduced_and_says_why(
             reproduce(file)
 
 
+def test_what_is_of_another_type_is_refused(unchecked: Unchecked) -> None:
+    for to in ("50x50", (50,), (50, "x")):
+        with pytest.raises(Refused, match=r"a size is|the size to extend to must be"):
+            unchecked(check_extent, (0, 0, 0, 0), to)
+    for picture in (b"x", 7):
+        with pytest.raises(Refused, match="is no picture; give a path"):
+            unchecked(as_photo, picture)
+
+
 def test_what_cannot_be_is_refused(model: Model, pictures: list[Path], tmp_path: Path) -> None:
     a, b = pictures
     with pytest.raises(Refused, match="say how far the picture grows"):
         model.outpaint(a)
     with pytest.raises(Refused, match="say how far the picture grows"):
         model.outpaint(a, left=3, to=(20, 20))
+    with pytest.raises(Refused, match="the size to extend to must be at least 1, got 0"):
+        model.outpaint(a, to=(0, 20))
+    with pytest.raises(Refused, match="would be 60000x60000, more than 134217728 pixels; extend it by less"):
+        model.outpaint(a, to=(60000, 60000))
     with pytest.raises(Refused, match="is no picture"):
         model.blend(a, np.zeros((8, 9), np.float32))
     with pytest.raises(Refused, match="at most 1"):

@@ -125,6 +125,32 @@ def test_a_larger_hole_is_filled_window_by_window_and_each_window_begins_with_no
     assert np.array_equal(drawn[6][0, :, :2], drawn[0][0, :, 6:])
 
 
+def test_what_nothing_is_said_of_is_nothing_in_particular(model: Model) -> None:
+    """Not one of the classes, in turn: in the record, and in the picture; led away from something where asked."""
+    picture, mask = photo(8, 8), hole(8, 8, 0, 8, 2, 8)
+    change = Changes(UNREAD, UNREAD, method="ddnm")
+    plain = edited(model, picture, mask, change, n=2)
+    assert (plain.request.labels, plain.request.guidance, plain.metadata(1)["label"]) == ((), 0.0, None)
+    ignored = edited(model, picture, mask, change, n=2, label="cat", guidance=0.0)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(plain, ignored, strict=True))
+    away = edited(model, picture, mask, change, n=2, negative="dog")
+    assert (away.request.labels, away.request.guidance) == ((), 2.0)
+    assert (away[0].pixels != plain[0].pixels).any()
+    with pytest.raises(Refused, match="needs labels, and the request has none; name some of: cat, dog, otter"):
+        edited(model, picture, mask, change, guidance=3.0)
+    assert len(model.request().labels) == 3  # new pictures are of all classes in turn
+
+
+@pytest.mark.parametrize(("said", "shown", "guidance"), [("dog", "dog", 2.0), (None, "cat", 2.0)])
+def test_an_encoded_picture_is_drawn_under_what_is_said_or_what_it_shows(
+    model: Model, said: str | None, shown: str, guidance: float
+) -> None:
+    out = model.vary(np.zeros((8, 8), np.uint8), said, encode=True, source="cat", steps=2)
+    assert (out.request.labels, out.request.guidance, out.request.prompts) == ((shown,), guidance, ())
+    unsaid = model.vary(np.zeros((8, 8), np.uint8), encode=True, steps=2).request
+    assert (unsaid.labels, unsaid.guidance) == ((), 0.0)
+
+
 def test_conditions_are_made_once_for_all_windows(model: Model) -> None:
     made: list[int] = []
     conditioner = model.diffusion("ema", "pictures").parts.conditioner
@@ -228,7 +254,8 @@ def test_pictures_from_memory() -> None:
         found = as_photo(form)
         assert found.alpha is not None and np.array_equal(np.dstack([found.pixels, found.alpha]), array)
     assert as_photo(array[..., 0]).pixels.shape == (4, 5, 1)
-    for bad in (array.astype(np.float32), np.zeros((4,), np.uint8), np.zeros((4, 4, 5), np.uint8)):
+    flat = np.zeros((4,), np.uint8)
+    for bad in (array.astype(np.float32), flat, np.zeros((4, 4, 5), np.uint8), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(Refused, match="is no picture"):
             as_photo(bad)
 
@@ -244,6 +271,14 @@ def test_pictures_from_memory() -> None:
         (Changes(UNREAD, encode=True), None, {"solver": "ddpm"}, "takes a solver without noise"),
         (Changes(UNREAD, encode=True, source="bird"), None, {}, "bird"),
         (Changes(UNREAD, UNREAD), hole(8, 8, 0, 1, 0, 1), {"rule": "cfg++"}, "use the method ddnm"),
+        (
+            Changes(UNREAD, UNREAD, method="repaint:jump=2"),
+            hole(8, 8, 0, 1, 0, 1),
+            {"rule": "cfg++", "steps": 9},
+            "use the method ddnm",
+        ),
+        (Changes(UNREAD, strength=0.5), None, {"rule": "cfg++"}, "has no guidance for; use another rule"),
+        (Changes(UNREAD, strength=1e-6), None, {"steps": 5}, "give a larger strength, or fewer steps"),
         (Changes(UNREAD), None, {"to": "dog", "n": 2}, "an edit has no way to go"),
     ],
 )
@@ -261,7 +296,7 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
         ({"strength": 1.5}, "at most 1"),
         ({"strength": float("nan")}, "finite"),
         ({"left": -1}, "left must be at least 0"),
-        ({"feather": 2**17}, "feather must be at most"),
+        ({"feather": 2**11}, "feather must be at most 1024"),
         ({"method": "ddnm:"}, "NAME:KEY=VALUE"),
         ({"source": "cat"}, "encode the picture"),
         ({"invert": True}, "no mask to invert"),

@@ -87,6 +87,19 @@ def test_a_blend_goes_from_the_text_of_one_picture_to_that_of_the_other(model: M
     assert {text for asked in encoded for text in asked} <= {""}
 
 
+def test_an_edit_without_a_prompt_says_nothing_or_what_is_encoded(model: Model, encoded: list[list[str]]) -> None:
+    """It does not draw one of the captions of the training."""
+    picture, mask = np.zeros((2, 8, 8), np.uint8)
+    mask[2:5] = 255
+    filled = model.inpaint(picture, mask, method="ddnm", steps=2)
+    assert (filled.request.prompts, filled.request.guidance, filled.metadata(0)["prompt"]) == (("",), 0.0, "")
+    assert {text for asked in encoded for text in asked} <= {""}
+    ignored = model.inpaint(picture, mask, CAPTIONS[0], method="ddnm", steps=2, guidance=0.0)
+    assert np.array_equal(filled[0].pixels, ignored[0].pixels)
+    shown = model.vary(picture, encode=True, source=CAPTIONS[1], steps=2)
+    assert shown.request.prompts == CAPTIONS[1:2] and shown.request.guidance == 2.0
+
+
 def test_guidance_is_between_the_prompt_and_the_null_or_the_negative(model: Model) -> None:
     def made(prompt: str, guidance: float, **more: Any) -> np.ndarray:
         request = model.request(prompt, n=2, steps=1, guidance=guidance, **more)

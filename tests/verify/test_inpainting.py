@@ -12,7 +12,16 @@ from nirvana.diffusion import DDIM, Edit, Level, Noise, Prediction, RectifiedFlo
 from nirvana.diffusion.inpaint import DDNM, Langevin, Method, Observed, Replacement
 from nirvana.diffusion.noise import Key
 from nirvana.diffusion.solver import Denoise
-from nirvana.verify.inpainting import SMALL, calibration, errors, moments, p_values, pair
+from nirvana.verify.inpainting import (
+    SMALL,
+    calibration,
+    drawn_errors,
+    errors,
+    mixture_moments,
+    moments,
+    p_values,
+    pair,
+)
 from nirvana.verify.report import markdown
 from nirvana.verify.walks import Broken
 
@@ -111,8 +120,20 @@ def test_findings_that_fail_are_said():
     findings = list(moments("correlation 0.9", 4, (1, 2), ("ddim",)))
     failed = [f for f in findings if not f.passed]
     assert [f.subject for f in failed] == ["langevin with ddim"] and "limit 2%" in failed[0].detail
-    langevin, replacement = calibration("ddim", 8, 1000, inner=0)
-    assert not langevin.passed and replacement.passed
+    langevin, replacement, repaint, ddnm = calibration(("ddim",), 8, 1000, inner=0)
+    assert not langevin.passed and replacement.passed and repaint.passed and ddnm.passed
+    assert "found out" in ddnm.detail and ddnm.setting == "mixture"
+    found = list(mixture_moments(4, (1, 2), ("ddim",), 2000))
+    assert [f.subject for f in found if not f.passed] == ["langevin with ddim"]
+
+
+def test_moments_of_a_mixture_are_those_of_its_closed_form():
+    """Draws of the law itself are within chance; its bias is seen, of the mean alone and of the variance alone."""
+    for method, worst in ((Langevin(16), (0.0, 0.03)), (DDNM(), (0.1, 9.0)), (Faulty(SOUND, noise=Louder), (0.06, 9))):
+        found = drawn_errors(method, "ddim", LEVELS, 20_000)
+        assert worst[0] <= found.worst <= worst[1] and found.known == 0
+    one_step = drawn_errors(Replacement(), "ddim", [Level.of(0.0, 1.0), Level.of(1.0, 0.0)], 100)
+    assert one_step.cov == pytest.approx(1)  # all draws are the mean of the mixture
 
 
 def test_the_report_has_a_section():

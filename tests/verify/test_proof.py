@@ -8,8 +8,8 @@ from conftest import Unchecked
 from nirvana.diffusion import GRIDS, PARAMETERIZATIONS
 from nirvana.diffusion.named import SOLVERS
 from nirvana.verify import Job, run
-from nirvana.verify.inpainting import GAUSSIANS
-from nirvana.verify.plan import FULL, QUICK_SCHEDULES, jobs
+from nirvana.verify.inpainting import GAUSSIANS, MIXTURE
+from nirvana.verify.plan import FULL, QUICK, QUICK_SCHEDULES, jobs
 from nirvana.verify.settings import SCHEDULES
 
 JOBS = jobs(tuple(SOLVERS), QUICK_SCHEDULES, quick=True, ours=True)
@@ -24,7 +24,7 @@ def test_every_solver_on_three_schedules_is_in_it() -> None:
     assert {job.subject for job in JOBS if job.proof == "distribution"} == set(SOLVERS)
     assert {job.subject for job in JOBS if job.proof == "parameterization"} == set(PARAMETERIZATIONS)
     assert {job.subject for job in JOBS if job.proof == "grid"} == set(GRIDS)
-    assert {job.subject for job in JOBS if job.proof == "inpainting"} == {*GAUSSIANS, "mixture"}
+    assert {job.subject for job in JOBS if job.proof == "inpainting"} == {*GAUSSIANS, MIXTURE, *QUICK.inpainted}
 
 
 def test_the_full_proof_is_the_product() -> None:

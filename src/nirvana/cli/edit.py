@@ -43,7 +43,7 @@ def inpaint(
         model: a run folder, the name of one in runs/, or a model of the zoo
         image: a picture, or a folder of pictures
         mask: white is what changes; a picture, or a folder with a mask of the same name for each
-        prompt: what the new part shows; a label model takes the name of a class
+        prompt: what the new part shows (nothing in particular); a label model takes the name of a class
         method: how it comes to agree with the rest: learned (by a model trained with --inpaint), langevin, ddnm,
             repaint, replacement (learned where the model is, else langevin)
         strength: below 1 begins with what is there, under so much noise
@@ -84,7 +84,7 @@ def outpaint(
     Args:
         model: a run folder, the name of one in runs/, or a model of the zoo
         image: a picture, or a folder of pictures
-        prompt: what the new part shows; a label model takes the name of a class
+        prompt: what the new part shows (nothing in particular); a label model takes the name of a class
         left: pixels to add there
         right: pixels to add there
         top: pixels to add there
@@ -124,7 +124,7 @@ def vary(
     Args:
         model: a run folder, the name of one in runs/, or a model of the zoo
         image: a picture, or a folder of pictures
-        prompt: what it becomes; a label model takes the name of a class
+        prompt: what it becomes (as --source, or nothing in particular); a label model takes the name of a class
         strength: how much changes (0.6; with --encode 1)
         encode: draw from the picture's own noise
         source: with --encode, what the picture shows now (nothing said)
@@ -151,7 +151,8 @@ def blend(
 
     Both are encoded along the flow backwards, and what lies between their noises is drawn: each picture on the way is
     one the model may draw, and the ends are A and B, up to the error of the solver (more --steps bring them nearer) and
-    while --guidance is 1, as it is here unless you say otherwise. Writes DIR/A-B-000.png, ..., A-B-grid.png.
+    while --guidance is 1, as it is here unless you say otherwise. Writes DIR/A-B-000.png, ..., A-B-grid.png. A and B
+    may be folders: of pictures of the same names, or one of them a picture that goes with all of the other.
 
     examples:
       nirvana blend runs/flowers a.png b.png
@@ -160,16 +161,15 @@ def blend(
 
     Args:
         model: a run folder, the name of one in runs/, or a model of the zoo
-        first: the picture to begin with
-        last: the picture to end with
-        prompt: what all of them show (as --source, so that the ends are A and B); a label model takes the name of a
-            class
+        first: the picture to begin with, or a folder of them
+        last: the picture to end with, or a folder of them
+        prompt: what all of them show (as --source, so that the ends are A and B); a label model takes a class
         source: what A and B show, for both, or twice, for each its own (nothing said)
         fit: scale and crop B to the size of A
         animate: also write A-B-animation.webp, from the one to the other and back
         context: pixels of its neighbours that a window sees at least (a quarter of the canvas)
     """
-    editing.blend(console, model, first, last, prompt, blending(source, fit=fit), context, drawing, animate=animate)
+    editing.edit(console, model, first, last, prompt, blending(source, fit=fit), context, drawing, animate=animate)
 
 
 def translate(
@@ -192,7 +192,7 @@ def translate(
     Args:
         model: a run folder, the name of one in runs/, or a model of the zoo
         image: a picture, or a folder of pictures
-        prompt: what the new picture shows; a label model takes the name of a class
+        prompt: what the new picture shows (nothing in particular); a label model takes the name of a class
     """
     editing.edit(console, model, image, None, prompt, Changes(UNREAD, method=TRANSLATED), None, drawing)
 

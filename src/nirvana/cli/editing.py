@@ -1,12 +1,13 @@
-"""How the commands that edit pictures run: all of a folder, or a blend of two, going on where they were stopped."""
+"""How the commands that edit pictures run: all of a folder, going on where they were stopped."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from nirvana.cli.console import Console, duration
 from nirvana.cli.drawing import Drawing
@@ -15,222 +16,253 @@ from nirvana.files import Json
 from nirvana.generate.changes import Changes
 
 if TYPE_CHECKING:
-    from nirvana.generate.edits import Edit, Edited
+    from nirvana.generate.edits import Edit
+
+
+class _Input(NamedTuple):
+    """A picture, and its mask or the one that a blend ends at."""
+
+    picture: Path
+    other: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """An edit and where its pictures go, of which a strip and an animation may be made. own: over the picture itself,
+    which after an interruption is not there any more.
+    """
+
+    edit: Edit
+    paths: Sequence[Path]
+    own: bool
+    strip: Path | None = None
+    animation: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What became of the inputs: the files, how many were there already, and why others were left out."""
+
+    files: list[Path] = field(default_factory=list[Path])
+    kept: list[_Input] = field(default_factory=list[_Input])
+    left_out: list[Refused] = field(default_factory=list[Refused])
 
 
 def edit(
     console: Console,
     model: str,
     image: str,
-    mask: str | None,
+    other: str | None,
     prompt: str | None,
     change: Changes,
     context: int | None,
     drawing: Drawing,
     size: tuple[int, int] | None = None,
+    *,
+    animate: bool = False,
 ) -> None:
-    """Edit a picture, or all of a folder that are not edited yet.
+    """Edit a picture, or all of a folder that are not edited yet. other: the mask, or where a blend ends.
 
-    Refused at the end, when the others are edited, where files of a folder cannot be read.
+    Refused at the end, when the others are edited, where files of a folder cannot be.
     """
-    from nirvana.edit import Unreadable
-    from nirvana.generate.edits import prepare_edit
+    from nirvana.generate.edits import prepare_edit, settled
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
 
-    folder = check_folder(drawing.out)
-    pairs = _pairs(image, mask)
-    _check_apart(folder, [Path(one).expanduser() for one in (image, mask) if one is not None], drawing)
+    folder, blends = check_folder(drawing.out), change.end is not None
+    inputs = _inputs(image, other, blends)
+    _check_apart(folder, image, other, drawing)
     found = load(model, device=drawing.device)
-    started, made, kept, unread = time.perf_counter(), list[Path](), 0, list[Unreadable]()
+    started, outcome = time.perf_counter(), _Outcome()
     ask = partial(drawing.request, found, prompt)
-    for number, (picture, hole) in enumerate(pairs):
+    ask(settled(found, change, context))  # what no picture can have is said once, and now
+    for number, one in enumerate(inputs):
+        ends = (None, one.other) if blends else (one.other, None)
         try:
-            edit = prepare_edit(found, picture, hole, change=change, ask=ask, size=size, context=context)
-        except Unreadable as error:
-            if len(pairs) == 1:
+            ready = prepare_edit(
+                found, one.picture, ends[0], end=ends[1], change=change, ask=ask, size=size, context=context
+            )
+        except Refused as error:
+            if len(inputs) == 1:
                 raise
             console.note(f"left out: {error}")
-            unread.append(error)
+            outcome.left_out.append(error)
             continue
-        paths = _targets(folder, picture.stem, drawing.n)
-        _check_targets(paths, [picture], drawing)
-        todo = _todo(edit, paths, overwrite=drawing.overwrite)
-        if hole is not None and todo and edit.whole:
-            console.note(f"the mask {hole} leaves nothing as it was: all of {picture} is drawn anew")
-        if todo:
-            what = f"editing {number + 1} of {len(pairs)}" if len(pairs) > 1 else "editing"
-            _draw(console, edit, paths, todo, what, drawing)
-        else:
-            kept += 1
-        made += paths
-    new = len(pairs) - kept - len(unread)
+        task = _task(ready, one, folder, drawing, several=len(inputs) > 1, animate=animate)
+        what = ("blending" if blends else "editing") + (f" {number + 1} of {len(inputs)}" if len(inputs) > 1 else "")
+        if not _done(console, task, one, what, drawing):
+            outcome.kept.append(one)
+        outcome.files.extend([*task.paths, *_summary(task)])
     took = duration(time.perf_counter() - started)
+    _report(console, outcome, len(inputs), f" of {drawing.n} pictures" if blends else "", folder, took)
+
+
+def _report(console: Console, outcome: _Outcome, inputs: int, of: str, folder: Path, took: str) -> None:
+    kept, left_out = len(outcome.kept), outcome.left_out
+    new = inputs - kept - len(left_out)
+    what = f"blend{'s' if new != 1 else ''}{of} made" if of else f"picture{'s' if new != 1 else ''} edited"
     already = f", {kept} {'was' if kept == 1 else 'were'} there already" if kept else ""
     console.result(
-        f"{new} picture{'s' if new != 1 else ''} edited in {folder} ({took}){already}",
-        {"out": str(folder), "files": [str(path) for path in made], "kept": kept},
+        f"{new} {what} in {folder} ({took}){already}",
+        {
+            "out": str(folder),
+            "files": [str(path) for path in outcome.files],
+            "kept": kept,
+            "left_out": [str(error) for error in left_out],
+        },
     )
-    if unread:
-        raise Refused(f"{len(unread)} of {len(pairs)} pictures were left out, the first being {unread[0]}")
+    if left_out:
+        raise Refused(f"{len(left_out)} of {inputs} pictures were left out, the first being {left_out[0]}")
 
 
-def blend(
-    console: Console,
-    model: str,
-    first: str,
-    last: str,
-    prompt: str | None,
-    change: Changes,
-    context: int | None,
-    drawing: Drawing,
-    *,
-    animate: bool,
-) -> None:
-    """Draw the pictures from one to another that are not there yet; then the strip and the animation of them all."""
-    from nirvana.edit import read_photo
-    from nirvana.generate.edits import Edited, prepare_edit
-    from nirvana.generate.images import check_folder, grid_record
-    from nirvana.generate.model import load
-
-    folder, a, b = check_folder(drawing.out), Path(first).expanduser(), Path(last).expanduser()
-    found, started = load(model, device=drawing.device), time.perf_counter()
-    ask = partial(drawing.request, found, prompt)
-    edit = prepare_edit(found, a, end=b, change=change, ask=ask, context=context)
-    stem = f"{a.stem}-{b.stem}"
-    paths = _targets(folder, stem, drawing.n)
-    strip, animation = folder / f"{stem}-grid.png", folder / f"{stem}-animation.webp"
-    _check_targets([*paths, strip, *([animation] if animate else [])], [a, b], drawing)
-    todo = _todo(edit, paths, overwrite=drawing.overwrite)
-    if not drawing.overwrite:
-        _check_same(strip, grid_record(edit.request, edit.origin))
-        if animate and todo and animation.exists():  # it is made last, of pictures that are all there
-            raise Refused(_otherwise(animation))
-    if todo:
-        _draw(console, edit, paths, todo, "blending", drawing)
-    result = Edited([read_photo(path) for path in paths], edit.request, edit.origin)
-    made = [*paths, *_summary(result, strip, animation if animate else None)]
-    kept = 0 if todo else drawing.n
-    took = duration(time.perf_counter() - started)
-    already = ", they were there already" if kept else ""
-    console.result(
-        f"{drawing.n} pictures from {a.name} to {b.name} in {folder} ({took}){already}",
-        {"out": str(folder), "files": [str(path) for path in made], "kept": kept},
-    )
-
-
-def _pairs(image: str, mask: str | None) -> list[tuple[Path, Path | None]]:
-    """The pictures to edit, each with its mask. Refused where there is none, or a mask is missing."""
-    at, hole = Path(image).expanduser(), None if mask is None else Path(mask).expanduser()
+def _inputs(image: str, other: str | None, blends: bool) -> list[_Input]:
+    """What to edit. Refused where there is nothing, or a picture of a folder has no partner in the other one."""
+    at, beside = Path(image).expanduser(), None if other is None else Path(other).expanduser()
+    if beside is None or not beside.is_dir():
+        return [_Input(picture, beside) for picture in (_pictures(at) if at.is_dir() else [at])]
     if not at.is_dir():
-        if hole is not None and hole.is_dir():
-            raise Refused(f"{hole} is a folder and {at} a picture; name one mask")
-        return [(at, hole)]
-    pictures = _pictures(at)
-    if not pictures:
-        raise Refused(f"{at} has no pictures; name a folder that has, or a picture")
-    if hole is None or not hole.is_dir():
-        return [(picture, hole) for picture in pictures]
-    masks = {path.stem: path for path in _pictures(hole)}
-    lacking = [picture.name for picture in pictures if picture.stem not in masks]
+        if not blends:
+            raise Refused(f"{beside} is a folder and {at} a picture; name one mask")
+        return [_Input(at, picture) for picture in _pictures(beside)]
+    pictures, partners = _pictures(at), {path.stem: path for path in _pictures(beside)}
+    lacking = [picture.name for picture in pictures if picture.stem not in partners]
     if lacking:
-        raise Refused(f"{hole} has no mask for {lacking[0]} ({len(lacking)} lack one); give it the name of its picture")
-    return [(picture, masks[picture.stem]) for picture in pictures]
+        what = "picture to end at" if blends else "mask"
+        raise Refused(
+            f"{beside} has no {what} for {lacking[0]} ({len(lacking)} lack one); give it the name of its picture"
+        )
+    return [_Input(picture, partners[picture.stem]) for picture in pictures]
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """All that are not hidden, as what is half-written is. Refused where two differ in their suffix alone."""
+    """All but hidden ones, as what is half-written is. Refused where none is, or two differ in their suffix alone."""
     from nirvana.data.decode import EXTENSIONS
 
     found = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")]
     names: dict[str, Path] = {}
-    for path in sorted(found):
+    for path in sorted(path for path in found if not path.is_dir()):
         other = names.setdefault(path.stem, path)
         if other is not path:
             raise Refused(f"{other} and {path} have one name, which results go by; rename one of them")
+    if not names:
+        raise Refused(f"{folder} has no pictures; name a folder that has, or a picture")
     return list(names.values())
 
 
-def _targets(folder: Path, stem: str, n: int) -> list[Path]:
-    """Where n pictures go."""
-    from nirvana.generate.images import numbered
-
-    return [folder / name for name in ([f"{stem}.png"] if n == 1 else numbered(f"{stem}-", n))]
-
-
-def _check_apart(folder: Path, inputs: Sequence[Path], drawing: Drawing) -> None:
+def _check_apart(folder: Path, image: str, other: str | None, drawing: Drawing) -> None:
     """Refused where results would lie among what the next edit takes for pictures, but for those in their place."""
-    for one in inputs:
-        if one.is_dir() and folder.is_dir() and one.samefile(folder) and (drawing.n > 1 or not drawing.overwrite):
+    for name in (image, other):
+        one = None if name is None else Path(name).expanduser()
+        if one is None or not one.is_dir() or not folder.is_dir() or not one.samefile(folder):
+            continue
+        if name is other or drawing.n > 1 or not drawing.overwrite:
             raise Refused(f"{folder} is a folder that pictures come from; choose another --out for the results")
 
 
-def _check_targets(paths: Sequence[Path], inputs: Sequence[Path], drawing: Drawing) -> None:
-    """Refused where one of them is a picture that is edited, unless it may be overwritten."""
-    for path in paths:
-        if path.exists() and any(path.samefile(one) for one in inputs) and not drawing.overwrite:
-            raise Refused(f"{path} is the picture that is edited; choose another --out, or add --overwrite")
+def _task(edit: Edit, one: _Input, folder: Path, drawing: Drawing, *, several: bool, animate: bool) -> _Task:
+    """Where the pictures of `edit` go. Refused where that is a picture it is made of, unless it may be overwritten."""
+    from nirvana.generate.images import numbered
+
+    blends, n, picture = edit.request.blends, drawing.n, one.picture
+    stem = f"{picture.stem}-{cast(Path, one.other).stem}" if blends else picture.stem
+    paths = [folder / name for name in ([f"{stem}.png"] if n == 1 else numbered(f"{stem}-", n))]
+    strip = folder / f"{stem}-grid.png" if blends else None
+    animation = folder / f"{stem}-animation.webp" if animate else None
+    own = False
+    for path in (*paths, *filter(None, (strip, animation))):
+        if not path.exists():
+            continue
+        if one.other is not None and path.samefile(one.other) and not blends:
+            raise Refused(f"{path} is the mask; choose another --out")
+        if path.samefile(picture) or (one.other is not None and path.samefile(one.other)):
+            if not drawing.overwrite:
+                raise Refused(f"{path} is the picture that is edited; choose another --out, or add --overwrite")
+            own = True
+    return _Task(edit, paths, own and several, strip, animation)
 
 
-def _todo(edit: Edit, paths: Sequence[Path], *, overwrite: bool) -> list[range]:
+def _done(console: Console, task: _Task, one: _Input, what: str, drawing: Drawing) -> bool:
+    """Whether any of its pictures had to be drawn, which then they are."""
+    todo = _todo(task, overwrite=drawing.overwrite)
+    if todo and not task.edit.request.blends and one.other is not None and task.edit.whole:
+        console.note(f"the mask {one.other} leaves nothing as it was: all of {one.picture} is drawn anew")
+    if todo:
+        _draw(console, task, todo, what, drawing)
+    return bool(todo)
+
+
+def _todo(task: _Task, *, overwrite: bool) -> list[range]:
     """The batches of which a picture is not there yet. Refused where something else has its name."""
     from nirvana.generate.edits import edit_record
+    from nirvana.generate.images import grid_record
 
-    missing, origin = list[range](), edit.origin
-    for batch in edit.request.batches():
-        if not overwrite:
-            for i in batch:
-                _check_same(paths[i], edit_record(i, edit.request, origin))
-        if overwrite or not all(paths[i].exists() for i in batch):
-            missing.append(batch)
-    return missing
+    request, origin = task.edit.request, task.edit.origin
+    missing = [
+        i for i in range(request.n) if not _there(task, task.paths[i], edit_record(i, request, origin), overwrite)
+    ]
+    todo = [batch for batch in request.batches() if not set(batch).isdisjoint(missing)]
+    if task.strip is not None:
+        _there(task, task.strip, grid_record(request, origin), overwrite)
+    # An animation says nothing of itself, and is made last, of pictures that are all there.
+    if task.animation is not None and todo and task.animation.exists() and not overwrite:
+        raise Refused(_otherwise(task.animation, "which an animation does not say"))
+    return todo
 
 
-def _check_same(path: Path, record: Mapping[str, Json]) -> None:
-    """Refused where there is a file at `path` that does not have this record."""
+def _there(task: _Task, path: Path, record: Mapping[str, Json], overwrite: bool) -> bool:
+    """Whether `path` has this record. Refused where something else has its name, unless it may be overwritten."""
+    from nirvana.generate.again import difference
     from nirvana.modality.png import read_png_metadata
 
+    if not path.exists():
+        return False
     try:
-        same = not path.exists() or read_png_metadata(path) == record
+        other = difference(read_png_metadata(path), record, own=task.own)
     except Refused:
-        same = False
-    if not same:
-        raise Refused(_otherwise(path))
+        other = "not by nirvana"
+    if other is not None and not overwrite:
+        raise Refused(_otherwise(path, other))
+    return other is None
 
 
-def _otherwise(path: Path) -> str:
-    return f"{path} is there and was made otherwise; choose another --out, or add --overwrite"
+def _otherwise(path: Path, difference: str) -> str:
+    return f"{path} is there and was made otherwise ({difference}); choose another --out, or add --overwrite"
 
 
-def _draw(
-    console: Console, edit: Edit, paths: Sequence[Path], todo: Sequence[range], what: str, drawing: Drawing
-) -> None:
+def _draw(console: Console, task: _Task, todo: Sequence[range], what: str, drawing: Drawing) -> None:
     """Draw the batches that are to do; each picture is written, whole, when its batch is done."""
-    from nirvana.files import explained, write_bytes
+    from nirvana.files import explained, remove_abandoned, write_bytes
     from nirvana.generate.editing import EditPreview
     from nirvana.generate.edits import edit_record
 
-    batches, origin, done = iter(todo), edit.origin, 0
+    edit, folder, done = task.edit, task.paths[0].parent, 0
+    batches, origin = iter(todo), edit.origin
+    remove_abandoned(folder / "*")
     with console.progress(what, edit.steps(todo), "steps", preview=not drawing.no_preview) as bar:
         for event in edit.run(todo):
             if isinstance(event, EditPreview):
                 done += 1
                 bar.update(done, show=lambda now=event: now.pictures)
                 continue
-            with explained(paths[0].parent, "make room, or choose another --out"):
-                paths[0].parent.mkdir(parents=True, exist_ok=True)
+            with explained(folder, "make room, or choose another --out"):
+                folder.mkdir(parents=True, exist_ok=True)
                 for i, photo in zip(next(batches), event, strict=True):
-                    write_bytes(paths[i], photo.png(edit_record(i, edit.request, origin)))
+                    write_bytes(task.paths[i], photo.png(edit_record(i, edit.request, origin)))
 
 
-def _summary(result: Edited, strip: Path, animation: Path | None) -> list[Path]:
-    """Write all pictures side by side, and one after the other."""
+def _summary(task: _Task) -> list[Path]:
+    """Write all pictures side by side, and one after the other, where the task has such files."""
+    from nirvana.edit import read_photo
     from nirvana.files import explained, write_bytes
     from nirvana.generate.animate import there_and_back
+    from nirvana.generate.edits import Edited
     from nirvana.modality import save_animation
 
-    with explained(strip.parent, "make room, or choose another --out"):
-        write_bytes(strip, result.grid_png())
-        if animation is not None:
-            save_animation(there_and_back(result.array), animation)
-    return [strip] if animation is None else [strip, animation]
+    if task.strip is None:
+        return []
+    result = Edited([read_photo(path) for path in task.paths], task.edit.request, task.edit.origin)
+    with explained(task.strip.parent, "make room, or choose another --out"):
+        write_bytes(task.strip, result.grid_png())
+        if task.animation is not None:
+            save_animation(there_and_back(result.array), task.animation)
+    return [task.strip, *([] if task.animation is None else [task.animation])]

@@ -63,6 +63,7 @@ _MENDABLE = {
     errno.EACCES: "permission denied; choose another place or change its permissions",
     errno.EPERM: "permission denied; choose another place or change its permissions",
     errno.EROFS: "the disk is read-only; choose another place",
+    errno.ELOOP: "is a link that leads to itself; name something else",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ENOTDIR: "a part of the path is a file; choose another place",
     errno.EISDIR: "is a folder; name a file",

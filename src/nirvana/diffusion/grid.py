@@ -23,6 +23,9 @@ LamRange = tuple[float, float]
 EDM_RANGE: LamRange = (-math.log(80), -math.log(0.002))
 """sigma_max = 80 and sigma_min = 0.002 of EDM (Karras et al. 2022, table 1)."""
 
+FINEST = 2**16
+"""The most steps of which a part is taken, where only little noise is walked."""
+
 FIRST_TIME = 1e-3
 """The time next to data on a schedule that is no table (Karras et al. 2022, table 1, eps_s of VP)."""
 
@@ -136,7 +139,8 @@ def below(grid: Grid, strength: float) -> Grid:
     """`grid` from the level of angle strength * pi/2 on: n steps, the first from exactly there (at unit norm).
 
     Of the fewest steps of `grid` with n levels at less noise, these. strength 1 is `grid`. Raises ValueError unless
-    0 < strength <= 1, and for a `grid` of a given number of levels.
+    0 < strength <= 1, for a `grid` of a given number of levels, and where so little noise has n levels in none of
+    `FINEST` steps.
     """
     if not 0 < strength <= 1:
         raise ValueError(f"a strength of {strength:g} is no part of the way to noise: give more than 0, at most 1")
@@ -146,23 +150,31 @@ def below(grid: Grid, strength: float) -> Grid:
             return grid(schedule, n)
         first = Level.from_angle(float64(strength * math.pi / 2))
 
-        def less(steps: int) -> list[Level]:
-            return [level for level in grid(schedule, steps) if bool(level.ratio < first.ratio)]
-
         def enough(steps: int) -> bool:
             try:
-                return len(less(steps)) >= n
+                return bool(grid(schedule, steps)[-n].ratio < first.ratio)
             except ValueError:  # more than the grid has: where no fewer are enough, it says so below
                 return True
 
-        steps = _count(n)
-        while not enough(steps):
-            steps *= 2
-        few = max(n, steps // 2)
-        steps = few + bisect_left(range(few, steps), True, key=enough)
-        return rewalked([first, *less(steps)[-n:]])
+        steps = _fewest(enough, _count(n))
+        if steps is None:
+            raise ValueError(
+                f"below the strength {strength:g} it has no {n} levels, however fine it is; give a larger strength, or"
+                " fewer steps"
+            )
+        return rewalked([first, *grid(schedule, steps)[-n:]])
 
     return lower
+
+
+def _fewest(enough: Callable[[int], bool], start: int) -> int | None:
+    """The fewest steps, from `start`, that are `enough`; None where `FINEST` are not."""
+    few, steps = start, start
+    while not enough(steps):
+        if steps == FINEST:
+            return None
+        few, steps = steps + 1, min(2 * steps, FINEST)
+    return few + bisect_left(range(few, steps), True, key=enough)
 
 
 def _given(

@@ -13,15 +13,19 @@ from nirvana.errors import Refused
 
 Mask = Float[np.ndarray, "h w"]
 
+NEARLY = 8
+"""How far, in 255ths, what is meant as black or white may be off."""
+
 
 def read_mask(
     photo: Photo, size: tuple[int, int], name: str | Path = "the mask", *, invert: bool = False, fit: bool = False
 ) -> Mask:
     """The mask in a picture: white (1) is what changes, black (0) what stays, grey is in between.
 
-    Where the picture is transparent its alpha is the mask instead if all its colours are the same. invert: black is
-    what changes. fit: a mask of another size is stretched to `size`, (height, width), to its nearest pixels. Refused,
-    calling it `name`, where it has another size without `fit`.
+    What is within `NEARLY` of black or white is that, since JPEG does not keep them. Where the picture is transparent
+    its alpha is the mask instead if all its colours are the same. invert: black is what changes. fit: a mask of another
+    size is stretched to `size`, (height, width), to its nearest pixels. Refused, calling it `name`, where it has
+    another size without `fit`.
     """
     if photo.size != size and not fit:
         (h, w), (height, width) = photo.size, size
@@ -30,7 +34,7 @@ def read_mask(
     if photo.size != size:
         height, width = size
         values = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
-    mask = values.astype(np.float64) / 255
+    mask = np.select([values < NEARLY, values > 255 - NEARLY], [0.0, 1.0], values.astype(np.float64) / 255)
     return 1 - mask if invert else mask
 
 
@@ -50,9 +54,13 @@ def feathered(mask: Mask, pixels: int) -> Mask:
     """
     if pixels < 0:
         raise ValueError(f"an edge of {pixels} pixels does not exist; give 0 (hard) or more")
+    if (mask > 0).all():
+        return mask
     inside = Image.fromarray(np.pad((mask > 0).astype(np.uint8) * 255, 1, mode="edge"))
     depth = np.zeros(mask.shape)
     for _ in range(pixels + 1):
         depth += np.asarray(inside)[1:-1, 1:-1] > 0
         inside = inside.filter(ImageFilter.MinFilter(3))
+        if inside.getbbox() is None:
+            break  # however soft the edge is to be, all of it has been met
     return np.minimum(mask, depth / (pixels + 1))

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 
 from nirvana.data.decode import PictureError, eight_bits, open_picture, orientation, reason, sixteen_bits, turned
+from nirvana.edit import deep
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.modality.png import CHUNK
@@ -24,7 +25,6 @@ from nirvana.modality.png import CHUNK
 Values = np.ndarray
 """uint8 or uint16 of shape (h, w, c)."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _DEEP, _PLAIN = 65535, 255
 
 
@@ -142,13 +142,17 @@ def read_photo(path: str | Path) -> Photo:
 def photo_of(data: bytes) -> Photo:
     """The picture in `data`. Errors as `nirvana.data.decode.reason` explains them."""
     with open_picture(BytesIO(data)) as picture:
+        stated = orientation(picture)
         picture.load()
-        layers = _deep(data) if _is_deep_png(data) else _layers(picture)
-        return _upright(picture, *layers)
+        kept = deep.kept(picture, data)
+        if kept is None:
+            return _upright(picture, *_layers(picture))
+        # Pillow turns a TIFF while it loads it, and forgets that it was to be turned.
+        return _upright(picture, *kept, stated if picture.format == "TIFF" else None)
 
 
-def _upright(picture: Image.Image, pixels: Values, alpha: np.ndarray | None) -> Photo:
-    turn, profile = orientation(picture), picture.info.get("icc_profile")
+def _upright(picture: Image.Image, pixels: Values, alpha: np.ndarray | None, turn: int | None = None) -> Photo:
+    turn, profile = orientation(picture) if turn is None else turn, picture.info.get("icc_profile")
     # The profile of inks does not fit the RGB that they became.
     kept = profile if isinstance(profile, bytes) and picture.mode != "CMYK" else None
     return Photo(turned(pixels, turn), None if alpha is None else turned(alpha, turn), kept)
@@ -173,21 +177,6 @@ def _layers(picture: Image.Image) -> tuple[Values, np.ndarray | None]:
 
 def _picture(layers: Values) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(layers[..., 0] if layers.shape[2] == 1 else layers))
-
-
-def _is_deep_png(data: bytes) -> bool:
-    """Whether it is a PNG of 16 bits with more than one channel, of which Pillow drops the lower 8 bits."""
-    return data.startswith(_PNG) and len(data) > 25 and data[24] == 16 and data[25] != 0
-
-
-def _deep(data: bytes) -> tuple[Values, np.ndarray | None]:
-    import png
-
-    width, height, rows, info = png.Reader(bytes=data).asDirect()
-    layers = np.stack([np.asarray(row, dtype=np.uint16) for row in rows]).reshape(height, width, info["planes"])
-    if info["alpha"]:
-        return np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1])
-    return layers, None
 
 
 def _deep_png(layers: Values, text: str | None, profile: bytes | None) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
@@ -41,16 +43,40 @@ def windows(open_: Bool[np.ndarray, "h w"], canvas: tuple[int, int], context: in
     rows, columns = np.flatnonzero(open_.any(1)), np.flatnonzero(open_.any(0))
     tops = _places(int(rows[0]), int(rows[-1]) + 1, height, tall, context)
     lefts = _places(int(columns[0]), int(columns[-1]) + 1, width, wide, context)
-    left_over = [Window(top, left, tall, wide) for top in tops for left in lefts]
-    unfilled, order = open_.copy(), list[Window]()
-    while unfilled.any():
-        # Of those that fill something: the one that knows most, and of equals the first.
-        filling = [window for window in left_over if unfilled[window.slices].any()]
-        chosen = min(filling, key=lambda window: int(unfilled[window.slices].sum()))
+    return _ordered(open_.copy(), [[Window(top, left, tall, wide) for left in lefts] for top in tops])
+
+
+def _ordered(unfilled: Bool[np.ndarray, "h w"], grid: Sequence[Sequence[Window]]) -> list[Window]:
+    """Those of the rows of windows that fill something, each time the one that knows most, and of equals the first.
+
+    `unfilled` is used up. Only windows near the one that is filled are counted anew, so that the work grows with the
+    picture and not with its square.
+    """
+    places = [(row, column) for row in range(len(grid)) for column in range(len(grid[0]))]
+    missing = {place: int(unfilled[grid[place[0]][place[1]].slices].sum()) for place in places}
+    queue, order = [(missing[place], place) for place in places], list[Window]()
+    heapify(queue)
+    while queue:
+        count, (row, column) = heappop(queue)
+        if not count or count != missing[row, column]:
+            continue  # nothing left, or counted anew since
+        chosen = grid[row][column]
         order.append(chosen)
-        left_over.remove(chosen)
         unfilled[chosen.slices] = False
+        for place in _meeting(grid, row, column):
+            near = int(unfilled[grid[place[0]][place[1]].slices].sum())
+            if near != missing[place]:
+                missing[place] = near
+                heappush(queue, (near, place))
     return order
+
+
+def _meeting(grid: Sequence[Sequence[Window]], row: int, column: int) -> list[tuple[int, int]]:
+    """The places of the windows that share pixels with the one there, itself among them."""
+    chosen, first = grid[row][column], [line[0] for line in grid]
+    rows = [i for i, one in enumerate(first) if abs(one.top - chosen.top) < chosen.height]
+    columns = [i for i, one in enumerate(grid[0]) if abs(one.left - chosen.left) < chosen.width]
+    return [(i, j) for i in rows for j in columns]
 
 
 def _places(first: int, end: int, length: int, side: int, context: int) -> list[int]:

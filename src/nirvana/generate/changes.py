@@ -26,6 +26,7 @@ STRENGTH = 0.6
 ENCODER = "dpmpp-2m"
 """The solver that encodes and draws where nobody says: without noise of its own, and of the second order."""
 MOST_SIDE = 2**16
+MOST_FEATHER = 2**10
 
 _SINCE: Since = {7: {"end": None, "end_source": None}}
 
@@ -92,8 +93,9 @@ class Changes:
     end_source: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("left", "top", "right", "bottom", "context", "feather"):
+        for name in ("left", "top", "right", "bottom", "context"):
             whole(name, getattr(self, name), least=0, most=MOST_SIDE)
+        whole("feather", self.feather, least=0, most=MOST_FEATHER)
         parse("method", text("method", self.method))
         if not 0 < number("strength", self.strength) <= 1:
             raise Refused(f"strength must be more than 0 (nothing changes) and at most 1, got {self.strength:g}")
@@ -185,6 +187,11 @@ def blending(source: str | Sequence[str] = (), *, fit: bool = False) -> Changes:
 
 
 def check_extent(margins: Sequence[int], size: tuple[int, int] | None) -> None:
-    """Refused unless a picture grows by `margins` or to a `size`, one of the two."""
+    """Refused unless a picture grows by `margins` or to a `size`, (width, height), one of the two."""
+    # Of a caller without types it may be anything.
+    if size is not None and (not isinstance(size, tuple | list) or len(size) != 2):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Refused(f"a size is (width, height), such as (512, 256), got {size!r}")
+    for side in size or ():
+        whole("the size to extend to", side, least=1)
     if (size is None) == (not any(margins)):
         raise Refused("say how far the picture grows: with --left, --right, --top, --bottom, or with --to and a size")

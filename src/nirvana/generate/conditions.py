@@ -36,8 +36,9 @@ class Conditions:
         conditioner = self.conditioner
         rows = [0 if ask.label is None else conditioner.index(ask.label) for ask in new]
         labels, drop = torch.tensor(rows, device=self._device), None
-        if conditioner.names and conditioner.prompts:
-            drop = torch.tensor([[ask.label is None, not ask.text.strip()] for ask in new], device=self._device)
+        if conditioner.names:
+            missing = [[ask.label is None, not ask.text.strip()] for ask in new]
+            drop = torch.tensor(missing, device=self._device)[:, slice(2) if conditioner.prompts else 0]
         cond = conditioner(labels, drop, [ask.text for ask in new])
         for row, ask in enumerate(new):
             self._known[ask] = {name: value[row] for name, value in cond.items()}

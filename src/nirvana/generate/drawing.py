@@ -34,16 +34,16 @@ class Drawing:
 
     def request(self, model: Draws, prompt: str | None, edit: Changes) -> SampleRequest:
         """What is asked of `model`. Refused where it cannot do it."""
-        to, guidance = None, self.guidance
-        if edit.end is not None:
-            prompt, to, guidance = self._along(model, prompt, edit)
+        said = prompt is not None or bool(self.label)
+        to = None if said or edit.end_source == edit.source else edit.end_source
+        prompt = prompt if said else edit.source
         return model.request(
             prompt,
             label=self.label or None,
             n=self.n,
             steps=self.steps,
             solver=ENCODER if self.solver is None and edit.encode else self.solver,
-            guidance=guidance,
+            guidance=self._near_the_ends(edit) if said or prompt is not None else self.guidance,
             rule=self.rule,
             negative=self.negative,
             grid=self.grid,
@@ -53,18 +53,7 @@ class Drawing:
             edit=edit,
         )
 
-    def _along(self, model: Draws, prompt: str | None, edit: Changes) -> tuple[str | None, str | None, float | None]:
-        """Prompt, its end, and guidance of a blend: unless it is said, it is drawn as its pictures are encoded.
-
-        Then its ends are these pictures.
-        """
-        sampler = model.diffusion("ema", "pictures to blend")
-        said = prompt is not None or bool(self.label)
-        plain = 1.0 if said or edit.source is not None or not sampler.subjects else 0.0
-        guided = self.guidance is not None or taken("rule", self.rule, "w")[1] is not None
-        guidance = self.guidance if guided else plain
-        if said:
-            return prompt, None, guidance
-        if edit.source is None:
-            return ("" if sampler.parts.conditioner.prompts else None), None, guidance
-        return edit.source, None if edit.end_source == edit.source else edit.end_source, guidance
+    def _near_the_ends(self, edit: Changes) -> float | None:
+        """The guidance; of a blend, unless it is said, the one that its pictures are encoded with, to be its ends."""
+        unsaid = self.guidance is None and taken("rule", self.rule, "w")[1] is None
+        return 1.0 if unsaid and edit.end is not None else self.guidance

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,12 +14,10 @@ from jaxtyping import Bool, Float, UInt8
 
 from nirvana.codec import Identity
 from nirvana.condition import MASKED, PAIRED, Concat
-from nirvana.data.decode import fit, to_rgb
+from nirvana.data.decode import MAX_PIXELS, fit, to_rgb
 from nirvana.diffusion.denoiser import Cond
-from nirvana.diffusion.guidance import Rule
 from nirvana.diffusion.inpaint import DDNM, METHODS, Method
 from nirvana.diffusion.level import Level
-from nirvana.diffusion.solver import Solver
 from nirvana.edit import Photo, Window, alike, faded, feathered, windows
 from nirvana.errors import Refused
 from nirvana.generate.beginning import Canvas
@@ -26,6 +25,7 @@ from nirvana.generate.changes import METHOD, TRANSLATED, Changes
 from nirvana.generate.named import made, parse
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
+from nirvana.generate.steering import rule_of, solver_of
 
 CONTEXT = 4
 """Unless the user says otherwise a window sees a quarter (one part in so many) of its side of what is known."""
@@ -102,6 +102,7 @@ class Editing:
         if end is not None:
             photo, end = alike(photo, end, fit=change.fit)
         margins, (height, width) = change.margins, photo.size
+        _check_size(height + margins[1] + margins[3], width + margins[0] + margins[2])
         inside = np.full(photo.size, 0.0 if any(margins) else 1.0) if mask is None else mask
         left, top, right, bottom = margins
         share = np.ones((height + top + bottom, width + left + right))
@@ -155,6 +156,11 @@ class Editing:
         height, width = (side - outer for side, outer in zip(photo.size, self.outer, strict=True))
         alpha = None if photo.alpha is None else photo.alpha[:height, :width]
         return Photo(photo.pixels[:height, :width], alpha, photo.profile)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise Refused(f"the picture would be {width}x{height}, more than {MAX_PIXELS} pixels; extend it by less")
 
 
 def _pasted(
@@ -225,25 +231,21 @@ _TAUGHT = {
 
 
 def check_edit(
-    change: Changes,
-    solver: Solver[object],
-    rule: Rule,
-    shape: Sequence[int],
-    concat: Concat | None = None,
-    where: str = "the model",
+    request: SampleRequest, levels: Sequence[Level], shape: Sequence[int], concat: Concat | None, where: str
 ) -> None:
-    """Refused where a model of pictures of `shape`, (C, H, W), cannot make `change` with `solver` and `rule`.
+    """Refused where a model of pictures of `shape`, (C, H, W), cannot make the edit of `request` along `levels`.
 
     concat: of the model; where: what refusals call it.
     """
-    method = method_of(change)
+    change, method = cast(Changes, request.edit), method_of(cast(Changes, request.edit))
     kind = BESIDE.get(parse("method", change.method).name)
     if kind is not None and (concat is None or concat.kind != kind):
         raise Refused(f"{where} {_TAUGHT[kind]}")
-    if not change.encode and rule.first_order_only and method.calls([Level.of(1.0, s) for s in (2.0, 1.0, 0.0)]):
+    if not change.encode and rule_of(request).first_order_only and method.calls(levels):
+        instead = "the method ddnm, or another rule" if change.fills else "another rule"
         raise Refused(
-            f"the method '{change.method}' looks at pictures between steps, which cfg++ has no guidance for; use the"
-            " method ddnm, or another rule"
+            f"the method '{change.method}' looks at pictures between steps, which the rule '{request.rule}' has no"
+            f" guidance for; use {instead}"
         )
     side = min(shape[1:])
     if change.context >= side:
@@ -251,5 +253,5 @@ def check_edit(
             f"a context of {change.context} pixels leaves nothing to draw on the model's canvas of"
             f" {shape[2]}x{shape[1]}; give less than {side}"
         )
-    if change.encode and not solver.deterministic:
+    if change.encode and not solver_of(request).deterministic:
         raise Refused("encoding a picture takes a solver without noise of its own; use ddim or dpmpp-2m")

@@ -155,12 +155,10 @@ def prepare_edit(
     photo = as_photo(picture)
     hole, last = (None if taken is None else as_photo(taken) for taken in (mask, end))
     asked = replace(
-        change if size is None else _in_the_middle(change, photo, size),
+        settled(model, change if size is None else _in_the_middle(change, photo, size), context),
         picture=Taken.of(photo, _path(picture)),
         mask=None if hole is None else Taken.of(hole, _path(mask)),
         end=None if last is None else Taken.of(last, _path(end)),
-        context=min(canvas[1:]) // CONTEXT if context is None else context,
-        method=method_for(change.method, concat),
     )
     share: Mask | None = None
     if hole is not None:
@@ -169,6 +167,13 @@ def prepare_edit(
     if asked.method == TRANSLATED and concat is not None:
         return Edit(model, request, Editing.translation(photo, canvas, concat.channels))
     return Edit(model, request, Editing.of(photo, share, asked, canvas, last))
+
+
+def settled(model: Draws, change: Changes, context: int | None) -> Changes:
+    """`change` with what is decided by the model: its method, and where nobody says the context."""
+    parts = model.diffusion("ema", "pictures to edit").parts
+    seen = min(parts.shape[1:]) // CONTEXT if context is None else context
+    return replace(change, context=seen, method=method_for(change.method, parts.concat))
 
 
 def _in_the_middle(change: Changes, photo: Photo, size: tuple[int, int]) -> Changes:
@@ -189,8 +194,15 @@ def as_photo(picture: Picture) -> Photo:
         return read_photo(picture)
     if isinstance(picture, Image.Image):
         return Photo.of(picture)
+    if not isinstance(picture, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance] - of a caller without types
+        raise Refused(f"a {type(picture).__name__} is no picture; give a path, a Pillow image, or an array")
     array = picture[..., None] if picture.ndim == 2 else picture
-    if array.ndim != 3 or array.dtype.name not in ("uint8", "uint16") or array.shape[2] not in (1, 2, 3, 4):
+    if (
+        not array.size
+        or array.ndim != 3
+        or array.dtype.name not in ("uint8", "uint16")
+        or array.shape[2] not in (1, 2, 3, 4)
+    ):
         raise Refused(f"an array of {picture.dtype} and shape {picture.shape} is no picture; give uint8 (h, w, 1 to 4)")
     if array.shape[2] in (2, 4):
         return Photo(np.ascontiguousarray(array[..., :-1]), np.ascontiguousarray(array[..., -1]))

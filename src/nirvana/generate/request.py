@@ -33,7 +33,8 @@ _SINCE: Since = {
 class SampleRequest:
     """n pictures; picture i has seed `seed + i`, label `labels[i % len(labels)]`, and is made in batch `i // batch`.
 
-    labels: class names, or several with weights ("tulip:1.5+rose:0.5"); empty for a model without classes.
+    labels: class names, or several with weights ("tulip:1.5+rose:0.5"); empty for a model without classes, and
+    where the pictures are of no class in particular.
     prompts: texts that take turns like the labels, also with weights ("a cat:1.5 + a dog:0.5"); "" asks for nothing.
     to: the pictures go from the prompt (or label) to this one in n even parts; to_seed: from the noise of `seed` to
     that of this one; without it all have the first. solver, grid: names that `nirvana.diffusion` knows, a solver with

@@ -32,7 +32,7 @@ from nirvana.generate.network import Compiled, in_bfloat16
 from nirvana.generate.preview import Preview
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.spec import ModelParts, on_device
-from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, rule_of, solver_of
+from nirvana.generate.steering import Classifier, Guide, Steering, class_names, default_guidance, solver_of
 from nirvana.generate.wanted import check_engine, check_whole, readings, subjects, wanted
 
 BATCH = 64
@@ -109,9 +109,10 @@ class PictureSampler(ABC, Generic[P]):
     ) -> SampleRequest:
         """The complete request: what is None becomes what the run recommends. Refused where the model cannot do it.
 
-        A w in the text of the rule is the guidance. clip: None keeps what fills a hole in the range of the data too, as
-        the mean of x0 is; Langevin steps would follow a network that leaves it further and further. to: "TEXT",
-        "seed:S" or "TEXT seed:S". strict: refuse prompts that are not read as one.
+        Without prompt and label new pictures take turns at all classes, or at examples of captions; what is new in an
+        edit is of nothing in particular. A w in the text of the rule is the guidance. clip: None keeps what fills a
+        hole in the range of the data too, as the mean of x0 is; Langevin steps would follow a network that leaves it
+        further and further. to: "TEXT", "seed:S" or "TEXT seed:S". strict: refuse prompts that are not read as one.
         """
         best = self.parts.recommended
         usual = best.steps if grid is None else steps_of(grid, best.steps)
@@ -120,10 +121,16 @@ class PictureSampler(ABC, Generic[P]):
         if guidance is not None and w is not None:
             raise Refused(f"the guidance {guidance:g} and the w={w:g} of the rule are the same thing; give one of them")
         guidance = guidance if w is None else w
+        plain = edit is not None and prompt is None and label is None
+        if guidance is None and plain and self.subjects and negative is None and autoguidance is None:
+            guidance = 0.0  # there is nothing to follow
         if guidance is None:
             recommended = best.guidance if self.subjects else 1.0
             guidance = default_guidance(rule, autoguidance is not None, recommended)
-        labels, prompts = wanted(self.parts.conditioner, self.where, prompt, label, self.names(classifier))
+        if plain:
+            labels, prompts = (), ("",) if self.parts.conditioner.prompts else ()
+        else:
+            labels, prompts = wanted(self.parts.conditioner, self.where, prompt, label, self.names(classifier))
         end, end_seed = end_of(to)
         if to is not None and prompt is None and label is None:
             labels, prompts = labels[:1], prompts[:1]  # a way has one beginning
@@ -202,6 +209,7 @@ class Sampler(PictureSampler[ModelParts]):
         self._earlier = earlier
         self._makers = dict(classifiers or {})
         self._compile = compile
+        self._levels: dict[tuple[str, int, float], list[Level]] = {}
         self._denoisers: dict[tuple[str, str], Preconditioned] = {}
         self._weak: dict[tuple[str, str], ModelParts] = {}
         self._classifiers: dict[str, Classifier] = {}
@@ -219,8 +227,7 @@ class Sampler(PictureSampler[ModelParts]):
         self.steering(request)
         check_engine(self.parts.conditioner, request)
         if request.edit is not None:
-            solver, rule = solver_of(request), rule_of(request)
-            check_edit(request.edit, solver, rule, self.parts.shape, self.parts.concat, self.where)
+            check_edit(request, self.levels(request), self.parts.shape, self.parts.concat, self.where)
 
     def steering(self, request: SampleRequest) -> Steering:
         """What `request` makes of this model. Refused where it cannot be steered so."""
@@ -236,16 +243,18 @@ class Sampler(PictureSampler[ModelParts]):
 
     def levels(self, request: SampleRequest) -> list[Level]:
         """The steps + 1 noise levels that `request` visits; Refused where its grid or its network has none such."""
-        grid = grid_of(request.grid, self.parts.trained_lam)
-        if request.edit is not None:
-            grid = below(grid, request.edit.strength)
-        try:
-            levels = grid(self.parts.schedule, request.steps)
-            self.parts.denoiser.check_level(levels[0])
-        except ValueError as error:
-            name = name_of(request.grid)
-            raise Refused(f"the grid '{name}' cannot have {request.steps} steps here: {error}") from None
-        return levels
+        strength = 1.0 if request.edit is None else request.edit.strength
+        key = request.grid, request.steps, strength
+        if key not in self._levels:
+            grid = below(grid_of(request.grid, self.parts.trained_lam), strength)
+            try:
+                levels = grid(self.parts.schedule, request.steps)
+                self.parts.denoiser.check_level(levels[0])
+            except ValueError as error:
+                name = name_of(request.grid)
+                raise Refused(f"the grid '{name}' cannot have {request.steps} steps here: {error}") from None
+            self._levels = {key: levels}  # of the latest alone: an edit asks for the same ones again and again
+        return self._levels[key]
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.

@@ -167,6 +167,12 @@ class Steering:
         return WithCond(self.denoiser, weak)
 
     @property
+    def _unled(self) -> bool:
+        """Whether the pictures need be of nothing: guidance follows no label, or leads away from something else."""
+        request = self.request
+        return request.guidance == 0 or request.negative is not None or self.weak is not None
+
+    @property
     def _steered(self) -> bool:
         """Whether the request asks for guidance."""
         request = self.request
@@ -207,7 +213,7 @@ class Steering:
             for label in self.request.labels:
                 conditioner.index(label)
             return
-        if not self.request.labels and (self.guide is not None or not conditioner.prompts):
+        if not self.request.labels and (self.guide is not None or not (conditioner.prompts or self._unled)):
             raise Refused(f"{self.where} needs labels, and the request has none; name some of: {', '.join(self.names)}")
         for label in self.request.labels:
             several = len(mixture(label, self.names)) > 1

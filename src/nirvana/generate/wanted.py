@@ -23,9 +23,10 @@ def subjects(conditioner: Conditioner) -> tuple[str, ...]:
 def wanted(
     conditioner: Conditioner, where: str, prompt: Said, label: Said, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The labels and the prompts that take turns. known: the classes a label can be of, the model's or a classifier's.
+    """The labels and the prompts that take turns; where nobody says, all classes, or examples of captions.
 
-    Refused, naming `where`, where a model of labels is given a prompt, or one of texts a label.
+    known: the classes a label can be of, the model's or a classifier's. Refused, naming `where`, where a model of
+    labels is given a prompt, or one of texts a label.
     """
     if not conditioner.prompts:
         if prompt is not None and not isinstance(prompt, str):

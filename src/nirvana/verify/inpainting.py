@@ -1,4 +1,4 @@
-"""Inpainting beside exact conditional laws: moments on Gaussians without chance, calibration on a mixture."""
+"""Inpainting beside exact conditional laws: moments on Gaussians without chance, on a mixture by draws; calibration."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ SMALL = 0.02
 
 DRAWS = 15
 """Draws from the posterior in each case of a calibration."""
+
+MIXTURE = "mixture"
+"""The name of `staircase`."""
+
+AMBIGUOUS = 0.05
+"""What is known of `staircase` where its moments are measured: it may be of either component in the middle."""
+
+CALIBRATED = 8
+"""Langevin steps at each level that are calibrated, and the resamplings of RePaint beside them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,18 +138,65 @@ def moments(name: str, steps: int, counts: Sequence[int], solvers: Sequence[str]
     """
     levels, on = _levels(steps), GAUSSIANS[name]()
     for of in solvers:
-        rows = {
-            "ddnm": [DDNM()],
-            "replacement": [Replacement()],
-            "repaint": [RePaint(n) for n in counts],
-            "langevin": [Langevin(n) for n in counts],
-        }
+        rows = _methods(counts)
         found = {key: [errors(method, SOLVERS[of](), on, levels) for method in row] for key, row in rows.items()}
-        for key, row in found.items():
-            for method, error in zip(rows[key], row, strict=True):
-                yield _shown(f"{_written(key, method)} with {of}", name, error, method.calls(levels), levels, of)
+        yield from _all_shown(name, of, rows, found, levels)
         yield _falls(f"langevin with {of}", name, [error.worst for error in found["langevin"]], counts, SMALL)
         yield _falls(f"mean of repaint with {of}", name, [error.mean for error in found["repaint"]], counts, None)
+
+
+def mixture_moments(steps: int, counts: Sequence[int], solvers: Sequence[str], draws: int) -> Iterator[Finding]:
+    """All methods with `solvers` on `staircase` at `AMBIGUOUS`, by so many draws: as `moments`, but for chance."""
+    levels = _levels(steps)
+    for of in solvers:
+        rows = _methods(counts)
+        found = {key: [drawn_errors(method, of, levels, draws) for method in row] for key, row in rows.items()}
+        yield from _all_shown(MIXTURE, of, rows, found, levels)
+        worst = [error.worst for error in found["langevin"]]
+        yield _falls(f"langevin with {of}", MIXTURE, worst, counts, SMALL + 3 * (2 / draws) ** 0.5)
+
+
+def _methods(counts: Sequence[int]) -> dict[str, list[Method]]:
+    return {
+        "ddnm": [DDNM()],
+        "replacement": [Replacement()],
+        "repaint": [RePaint(n) for n in counts],
+        "langevin": [Langevin(n) for n in counts],
+    }
+
+
+def _all_shown(
+    on: str,
+    solver: str,
+    rows: Mapping[str, Sequence[Method]],
+    found: Mapping[str, Sequence[Errors]],
+    levels: Sequence[Level],
+) -> Iterator[Finding]:
+    for key, row in found.items():
+        for method, error in zip(rows[key], row, strict=True):
+            yield _shown(f"{_written(key, method)} with {solver}", on, error, method.calls(levels), levels, solver)
+
+
+def drawn_errors(method: Method, solver: str, levels: Sequence[Level], draws: int) -> Errors:
+    """What `method` makes of `staircase` where its first number is `AMBIGUOUS`: the moments of so many draws.
+
+    Their relative errors have the chance of about sqrt(2/draws).
+    """
+    mixture, known = staircase(), torch.tensor([True, False])
+    y = torch.tensor([AMBIGUOUS, 0.0], dtype=F64)
+    truth, observed, denoiser = mixture.given(known, y[known]), Observed(y, known), Counted(mixture)
+    noise = Stream(sample_rng(23, 0, "verify/inpainting"), draws, 2)
+    drawn = end(method, SOLVERS[solver](), denoiser, observed.begun(noise, levels[0]), observed, levels, noise)
+    weights, means = truth.weights, truth.means[:, 0]
+    mean = (weights * means).sum()
+    variance = (weights * (truth.variances + means**2)).sum() - mean**2
+    free = drawn[:, 1]
+    return Errors(
+        float((free.mean() - mean).abs() / variance.sqrt()),
+        float((free.var() - variance).abs() / variance),
+        float((drawn[:, 0] - AMBIGUOUS).abs().max()),
+        denoiser.calls,
+    )
 
 
 def _written(name: str, method: Method) -> str:
@@ -198,17 +254,29 @@ def p_values(method: Method, solver: str, steps: int, cases: int) -> dict[str, f
     return {by: even_ranks((of_drawn[by].reshape(cases, DRAWS) < of_x0[by][:, None]).sum(1), DRAWS) for by in of_x0}
 
 
-def calibration(solver: str, steps: int, cases: int, inner: int) -> Iterator[Finding]:
-    """Langevin dynamics pass simulation-based calibration with `inner` steps a level; replacement is found out."""
-    for name, method, sound in (("langevin", Langevin(inner), True), ("replacement", Replacement(), False)):
-        found, levels = p_values(method, solver, steps, cases), _levels(steps)
-        lowest = min(found.values())
-        shown = ", ".join(f"{p:.2g} ({by})" for by, p in found.items())
-        passed = (lowest > UNLIKELY) == sound
-        subject = f"{_written(name, method)} with {solver}"
-        detail = f"{cases} cases of {DRAWS} draws: ranks {'uniform' if sound else 'found out'} with p = {shown}"
-        calls = (SOLVERS[solver]().calls(levels) or 0) + method.calls(levels)
-        yield Finding("inpainting calibration", subject, "mixture", passed, detail, UNLIKELY, lowest, calls)
+def calibration(solvers: Sequence[str], steps: int, cases: int, inner: int) -> Iterator[Finding]:
+    """Langevin dynamics pass simulation-based calibration with `inner` steps a level; replacement is found out.
+
+    What RePaint and `DDNM` come to is shown.
+    """
+    methods: tuple[tuple[str, Method, bool | None], ...] = (
+        ("langevin", Langevin(inner), True),
+        ("replacement", Replacement(), False),
+        ("repaint", RePaint(inner), None),
+        ("ddnm", DDNM(), None),
+    )
+    levels = _levels(steps)
+    for solver in solvers:
+        for name, method, sound in methods:
+            found = p_values(method, solver, steps, cases)
+            lowest = min(found.values())
+            shown = ", ".join(f"{p:.2g} ({by})" for by, p in found.items())
+            seen = "uniform" if lowest > UNLIKELY else "found out"
+            detail = f"{cases} cases of {DRAWS} draws: ranks {seen} with p = {shown}"
+            calls = (SOLVERS[solver]().calls(levels) or 0) + method.calls(levels)
+            passed = sound in (None, lowest > UNLIKELY)
+            subject = f"{_written(name, method)} with {solver}"
+            yield Finding("inpainting calibration", subject, MIXTURE, passed, detail, UNLIKELY, lowest, calls)
 
 
 def _levels(steps: int) -> list[Level]:

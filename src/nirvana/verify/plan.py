@@ -36,7 +36,8 @@ class Effort:
     """How far a proof goes: the most steps a deterministic order is measured with, and a stochastic one; seeds; ...
 
     early: an order is taken as soon as its slopes agree. whole: the most steps from noise to data, where order 1 does.
-    inpainted: the solvers of inpainting; inner: its steps at each level; cases: of its calibration.
+    inpainted: the solvers of inpainting; inner: its steps at each level; cases: of its calibration;
+    drawn: draws of the law of a mixture.
     """
 
     early: bool
@@ -49,6 +50,7 @@ class Effort:
     inpainted: tuple[str, ...]
     inner: tuple[int, ...]
     cases: int
+    drawn: int
 
 
 FULL = Effort(
@@ -62,6 +64,7 @@ FULL = Effort(
     inpainted=("ddim", "dpmpp-2m", "heun", "ddpm", "euler-ancestral", "heun-churn"),
     inner=(1, 2, 4, 8, 16),
     cases=4000,
+    drawn=50_000,
 )
 QUICK = Effort(
     early=True,
@@ -74,6 +77,7 @@ QUICK = Effort(
     inpainted=("ddim", "euler-ancestral"),
     inner=(1, 4, 16),
     cases=1000,
+    drawn=5_000,
 )
 
 
@@ -165,8 +169,10 @@ def _guidance(job: Job) -> Iterator[Finding]:
 def _inpainting(job: Job) -> Iterator[Finding]:
     if job.subject in inpainting.GAUSSIANS:
         yield from inpainting.moments(job.subject, INPAINTED, job.effort.inner, job.effort.inpainted)
+    elif job.subject in job.effort.inpainted:
+        yield from inpainting.calibration((job.subject,), INPAINTED, job.effort.cases, inpainting.CALIBRATED)
     else:
-        yield from inpainting.calibration("ddim", INPAINTED, job.effort.cases, inner=8)
+        yield from inpainting.mixture_moments(INPAINTED, job.effort.inner, job.effort.inpainted, job.effort.drawn)
 
 
 def _schedules(job: Job) -> Iterator[Finding]:
@@ -203,7 +209,10 @@ def jobs(solvers: Sequence[str], schedules: Sequence[str], *, quick: bool, ours:
     made += [Job(proof, name, s, quick) for proof in ("order", "endpoints") for name in solvers for s in schedules]
     if ours:
         made += [Job("ground", "oracles", quick=quick), Job("guidance", "guidance", quick=quick)]
-        made += [Job("inpainting", name, quick=quick) for name in (*inpainting.GAUSSIANS, "mixture")]
+        calibrated = (QUICK if quick else FULL).inpainted
+        made += [
+            Job("inpainting", name, quick=quick) for name in (*inpainting.GAUSSIANS, inpainting.MIXTURE, *calibrated)
+        ]
         made += [Job("parameterization", name, quick=quick) for name in PARAMETERIZATIONS]
         made += [Job("schedule", name, name, quick) for name in schedules]
         made += [Job("grid", name, schedule, quick) for name in GRIDS for schedule in schedules]

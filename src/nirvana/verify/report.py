@@ -165,8 +165,9 @@ _INPAINTING = """\
 ## Inpainting
 
 Methods beside the law of what is free given what is known, which is exact on Gaussians (correlation 0.9: mean 0.9 y,
-variance 0.19): relative errors of mean and covariance, worked out with unit vectors, without chance, in 32 steps. The
-calibration ranks the truth among draws of a mixture, by value and by density.
+variance 0.19): relative errors of mean and covariance, worked out with unit vectors, without chance, in 32 steps. On a
+mixture, where what is known leaves two of its components, they are those of draws: of the mean in standard deviations.
+Calibration ranks the truth among draws of the mixture, by value and by density: uniform where they are of its law.
 """
 
 
