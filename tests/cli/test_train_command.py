@@ -49,7 +49,8 @@ class StandIn:
         manifest = SimpleNamespace(
             rejected=rejected, pictures=40, channels=3, size=32, names=("cat", "dog"), captioned=30, notes=("odd rows",)
         )
-        self.data = SimpleNamespace(notices=("no cache",), manifest=manifest)
+        self.data = SimpleNamespace(notices=("no cache",), manifest=manifest, captions=None)
+        self.batches = SimpleNamespace(wording=None)
         spec = {
             "network": {"kind": "unet", "width": 48, "stem": 2},
             "conditioner": {"kind": "labels", "names": ["cat", "dog"]},

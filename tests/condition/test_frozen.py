@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,7 @@ def test_long_texts_are_read_in_pieces_each_with_its_own_start_and_end(name: str
     states, _ = encoder([text])
     torch.testing.assert_close(states[0], piece[0][mask[0]].repeat(2, 1), atol=1e-6, rtol=0)
     assert encoder.read("a red heptagon").unknown == (False, False, True)
-    assert encoder.read("a red heptagon").tokens[:2] == ("a", "red")
+    assert encoder.read("a red heptagon").tokens == ("a", "red", "heptagon")
 
 
 def test_captions_are_encoded_once_for_all_trainings(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +197,9 @@ def test_its_weights_are_in_no_checkpoint_and_another_model_in_its_place_is_noti
 def test_what_is_not_there_is_named_with_the_way_out(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Refused, match="no layer -9"):
-        FrozenEncoder.open(str(folders["bert"]), -9)
+    for layer in (-9, -5, 4):
+        with pytest.raises(Refused, match=rf"no layer {layer}; it has 4: -1 is its last, -4 its first"):
+            FrozenEncoder.open(str(folders["bert"]), layer)
     with pytest.raises(Refused, match="is not there; name a folder with a text model"):
         FrozenEncoder.open(str(tmp_path / "nothing"))
     with pytest.raises(Refused, match=r"cannot be read .* name a folder"):
@@ -212,6 +215,61 @@ def test_what_is_not_there_is_named_with_the_way_out(
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(Refused, match=r"needs the package 'transformers' .*nirvana\[text\]"):
         FrozenEncoder.open("minilm")
+
+
+def test_what_cannot_be_read_is_refused_in_a_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    whole = folders["bert"]
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(whole, tmp_path / name))
+
+    for file in (silent := copy("no tokenizer")).glob("*token*"):
+        file.unlink()
+    (damaged := copy("damaged") / "model.safetensors").write_bytes(bytes(100))
+    config = json.loads((copy("other sizes") / "config.json").read_text())
+    (tmp_path / "other sizes" / "config.json").write_text(json.dumps({**config, "hidden_size": 12}))
+    (copy("no model") / "config.json").write_text('{"model_type": "vit"}')
+    for folder in (silent, damaged.parent, tmp_path / "other sizes", tmp_path / "no model"):
+        with pytest.raises(Refused, match=r"(cannot be read|no text encoder) \(.*name a folder with a text") as refused:
+            FrozenEncoder.open(str(folder))
+        assert "\n" not in str(refused.value)
+
+
+def test_another_tokenizer_in_its_place_is_noticed_and_so_is_a_folder_that_moved(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(folders["bert"], tmp_path / "encoder"))
+    config = FrozenEncoder.open(str(place)).fitted(TEXTS).config()
+    older = {name: value for name, value in config.items() if name != "vocabulary"}
+    tokenizer = (place / "tokenizer.json").read_text()
+    (place / "tokenizer.json").write_text(tokenizer.replace('"blue"', '"blau"'))
+    frozen.load.cache_clear()
+    with pytest.raises(Refused, match="has other tokens than the model was trained with; put the old ones back"):
+        frozen.frozen_from_config(config)(["a blue circle"])
+    assert frozen.frozen_from_config(older).config() == older  # of a time when it was not noted down
+    frozen.frozen_from_config(older)(["a blue circle"])
+    place.rename(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match=r"was in .*encoder, which is not there; put the folder back"):
+        frozen.frozen_from_config(config)(["a red circle"])
+
+
+def test_siglip_is_read_by_its_text_half(folders: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import SiglipConfig, SiglipModel, SiglipTextModel
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**sizes, "vocab_size": 20, "max_position_embeddings": 12}
+    shutil.copytree(folders["bert"], tmp_path / "siglip", ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    SiglipModel(
+        SiglipConfig(text_config=text, vision_config={**sizes, "image_size": 8, "patch_size": 4})
+    ).save_pretrained(tmp_path / "siglip")
+    encoder = FrozenEncoder.open(str(tmp_path / "siglip"))
+    loaded = frozen.load(encoder.source)
+    assert isinstance(loaded.model, SiglipTextModel) and (encoder.width, encoder.window) == (8, 10)
+    states, _ = encoder(["a red circle"])
+    ids = torch.tensor([loaded.tokenizer("a red circle").input_ids])
+    with torch.no_grad():
+        expected = loaded.model(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(states, expected, atol=0.01, rtol=2e-3)
 
 
 @pytest.mark.skipif(not has_minilm(), reason="the packaged encoder is not installed")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nirvana.condition.tokens import BYTES, BytePairs, learn, plain, words
+from nirvana.condition.tokens import BYTES, BytePairs, extended, learn, plain, words
 from nirvana.errors import Refused
 
 CAPTIONS = ["a red circle", "a blue circle", "a red square, left", "a blue square above a red circle", "two circles"]
@@ -88,3 +88,19 @@ def test_config_round_trip() -> None:
 def test_damaged_tokens_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(Refused, match="damaged"):
         BytePairs.from_config(config)
+
+
+@given(st.lists(st.text("abcé ж", max_size=12), min_size=1), st.lists(st.text("bcdж é", max_size=12), min_size=1))
+def test_more_captions_add_tokens_and_what_was_read_with_known_ones_is_read_as_before(
+    first: list[str], second: list[str]
+) -> None:
+    known = learn(first, 5)
+    more = extended(known, second, 5)
+    assert more.merges[: len(known.merges)] == known.merges and known.seen <= more.seen
+    for text in (*first, *second):
+        assert more.unknown not in more.ids(text)
+    again = extended(more, [*first, *second], 0)
+    assert (again.merges, again.seen) == (more.merges, more.seen)
+    assert extended(BytePairs((), frozenset()), first, 5).config() == known.config()
+    kept = extended(known, first, 0)
+    assert all(kept.ids(text) == known.ids(text) for text in first)

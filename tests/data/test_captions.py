@@ -53,6 +53,15 @@ def test_sidecars(root: Path) -> None:
     assert data.labels is None
 
 
+def test_texts_that_match_no_picture_are_listed_beside_the_pictures_without_one(root: Path) -> None:
+    for name in ("one", "two"):
+        (root / f"{name}.txt").write_text("a cat")
+    assert opened(root).manifest.notes == (
+        "2 caption files belong to no picture (first: one.txt, two.txt), and 3 pictures have no caption (first: 1.png,"
+        " 2.png, 10.png): give both the same names",
+    )
+
+
 def test_a_table_in_the_imagefolder_convention(root: Path) -> None:
     rows = [
         {"file_name": "10.png", "text": "ten", "label": "b", "extra": 1},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nirvana.cli.main import main
 from nirvana.condition import LabelConditioner, NoConditioner, TextConditioner, conditioner_from_config
@@ -313,6 +314,36 @@ def test_the_command_says_what_is_made_of_a_prompt(runs: dict[str, Path], tmp_pa
     assert (tmp_path / "c" / "animation.webp").is_file()
     assert main(["generate", run, "a", "--to", "b", "--out", str(tmp_path / "d")]) == 2
     assert "needs two pictures or more" in capsys.readouterr().err
+
+
+def test_what_is_not_read_whole_is_said_by_all_that_draw_and_refused_under_strict(
+    runs: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    run, file = str(runs["text"]), str(tmp_path / "p.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(file)
+    out = ["--out", str(tmp_path / "x")]
+    vary = ["vary", run, file, "a \N{SNOWMAN}", "--encode", "--source", LONG, "--steps", "2", *out]
+    sheet = ["sheet", run, "--x", f"prompt=a red circle|{LONG}", "--steps", "1", "--out", str(tmp_path / "sheet.png")]
+    for command, said in ((vary, f"the prompt '{LONG[:57]}...': it is read in"), (sheet, "it is read in")):
+        assert main([*command, "--strict"]) == 2
+        assert "tokens, and" in capsys.readouterr().err and not (tmp_path / "sheet.png").exists()
+        assert main(command) == 0
+        assert said in (noted := capsys.readouterr().err) and noted.count("it is read in") == 1
+    told: Any = read_png(tmp_path / "x" / "p.png")[1]
+    assert told["read"][LONG]["chunks"] > 1 and told["read"]["a \N{SNOWMAN}"]["unknown"] == 4
+    paper: Any = read_png(tmp_path / "sheet.png")[1]
+    assert paper["read"].keys() == {"a red circle", LONG}
+
+
+def test_a_picture_says_how_its_texts_were_read_and_what_it_is_of(model: Model) -> None:
+    way = model.generate("a red circle", to="a green star", n=3, steps=1)
+    assert [(way.metadata(i)["prompt"], way.metadata(i)["to"], way.metadata(i)["share"]) for i in range(3)] == [
+        ("a red circle", "a green star", share) for share in (0.0, 0.5, 1.0)
+    ]
+    read: Any = way.metadata(0)["read"]
+    assert read["a green star"] == model.parts.conditioner.read("a green star").to_json()
+    alone: Any = model.generate("a red circle", n=1, steps=1).metadata(0)
+    assert "to" not in alone and alone["read"].keys() == {"a red circle"}
 
 
 def test_config_of_the_tiny_model_is_that_of_its_conditioner(model: Model) -> None:

@@ -74,7 +74,11 @@ def captioned(folder: Path, captions: dict[str, tuple[str, ...]] | None = None, 
 
 def test_captions_are_learnt_from_the_labels_beside_them_on_request(tmp_path: Path) -> None:
     source = captioned(tmp_path / "pets")
-    made = {name: prepare(joint(source, 8, condition=name), tmp_path / name) for name in CONDITIONS}
+    made = {
+        name: prepare(Order(source, images=8, condition=name, encoder=encoder), tmp_path / name)
+        for name in CONDITIONS
+        for encoder in ["auto" if name in ("labels", "none") else "joint"]
+    }
     kinds = {name: training.run.model_spec["conditioner"]["kind"] for name, training in made.items()}  # type: ignore[call-overload, index]
     expected = {"auto": "text", "captions": "text", "labels": "labels", "both": "label+text", "none": "none"}
     assert kinds == expected
@@ -164,11 +168,11 @@ def test_a_picture_without_a_caption_is_shown_without_one(tmp_path: Path) -> Non
 
 def test_from_a_run_the_encoder_and_the_words_go_on(tmp_path: Path) -> None:
     parent = run(prepare(joint(captioned(tmp_path / "pets"), 24), tmp_path / "parent"))
-    mine = captioned(tmp_path / "mine", {"cat": ("my cat, sleepy",), "dog": ("my dog",)})
+    mine = captioned(tmp_path / "mine", {"cat": ("one cat, grey",), "dog": ("a dog, asleep",)})
     child = prepare(Order(mine, images=8, start=str(parent.path)), tmp_path / "child")
     before, now = load_weights(parent), child.task.state_dict()
     assert before.keys() == now.keys() and all(torch.equal(before[name], now[name]) for name in before)
-    assert child.task.parts.conditioner.examples == ("my cat, sleepy", "my dog")
+    assert child.task.parts.conditioner.examples == ("one cat, grey", "a dog, asleep")
     assert run(child).finished
     labels = prepare(Order(mine, images=8, start=str(parent.path), condition="labels"), tmp_path / "labels")
     both = prepare(Order(mine, images=8, start=str(parent.path), condition="both"), tmp_path / "both")
@@ -179,9 +183,59 @@ def test_from_a_run_the_encoder_and_the_words_go_on(tmp_path: Path) -> None:
     assert torch.equal(both.task.state_dict()[f"conditioner.text.{word}"], before[f"conditioner.{word}"])
 
 
+@pytest.mark.parametrize("encoder", ["auto", "joint"])
+def test_words_of_other_letters_get_tokens_beside_those_of_the_parent(tmp_path: Path, encoder: str) -> None:
+    """Not one token for all that is unknown, by which two captions would read the same."""
+    parent = run(prepare(joint(captioned(tmp_path / "pets"), 24), tmp_path / "parent"))
+    mine = captioned(tmp_path / "mine", {"ж": ("zzq яблоко, a cat",), "ф": ("zzq " + "фрукт " * 9,)})
+    order = Order(mine, images=16, start=str(parent.path), encoder=encoder)
+    child = prepare(order, tmp_path / "child")
+    before, now = load_weights(parent), child.task.state_dict()
+    old, new = load(parent.path).parts.conditioner.encoder.tokens, child.task.parts.conditioner.encoder.tokens
+    table = "conditioner.encoder.network.tokens.weight"
+    assert torch.equal(now[table][: old.unknown], before[table][: old.unknown])
+    assert torch.equal(now[table][new.unknown :], before[table][old.unknown :])
+    left, right = new.merges[len(old.merges)]
+    assert torch.equal(now[table][old.unknown], (now[table][left] + now[table][right]) / 2)
+    places = "conditioner.encoder.network.places.weight"
+    assert len(now[places]) > len(before[places]) and torch.equal(now[places][: len(before[places])], before[places])
+    texts = ("zzq яблоко, a cat", "zzq " + "фрукт " * 9)
+    assert all(new.unknown not in new.ids(text) for text in texts) and new.ids("a cat, grey") == old.ids("a cat, grey")
+    assert all(child.task.parts.conditioner.read(text).whole for text in texts)
+    model = load(run(child).path)
+    apple, fruit = (model.sampler().steering(model.request(t)).conditioned(range(1))[1] for t in texts)
+    assert (apple["vector"] != fruit["vector"]).any()
+    kept = prepare(replace(order, freeze=("encoder",)), tmp_path / "kept")
+    assert kept.task.parts.conditioner.encoder.tokens.merges == old.merges
+    said = subject.hard_to_read(kept.task.parts.conditioner, texts)
+    assert [line.partition(" (first")[0] for line in said] == [
+        "2 of 2 captions are longer than what is read at once, and read in pieces that do not know of each other",
+        "1 of 2 captions lose what is behind their last piece",
+        "2 of 2 captions have tokens that the text encoder does not know",
+    ]
+    assert subject.hard_to_read(child.task.parts.conditioner, texts) == ()
+
+
+def test_what_is_said_of_captions_that_nothing_is_learnt_from_is_refused(tmp_path: Path) -> None:
+    source, bare = captioned(tmp_path / "pets"), captioned(tmp_path / "bare", {"cat": (), "dog": ()})
+    for options, message in (
+        ({"encoder": "joint"}, "--encoder is for captions, and the model is told labels"),
+        ({"templates": ("a {}",)}, "--template is for captions"),
+        ({"shuffle_tags": True}, "--shuffle-tags is for captions"),
+    ):
+        with pytest.raises(Refused, match=message + r".*\(.*bare has none\)|" + message):
+            prepare(Order(bare, images=8, **options), tmp_path / "run")
+        with pytest.raises(Refused, match=r"6 of 6 pictures have one\); choose --condition captions"):
+            prepare(Order(source, images=8, condition="labels", **options), tmp_path / "run")
+    parent = run(prepare(Order(source, images=8, condition="labels"), tmp_path / "parent"))
+    with pytest.raises(Refused, match="--freeze encoder is for captions"):
+        prepare(Order(bare, images=8, start=str(parent.path), freeze=("encoder",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_of_labels_can_learn_texts_and_begins_as_it_was(tmp_path: Path) -> None:
     source = captioned(tmp_path / "pets")
-    parent = run(prepare(joint(source, 24, condition="labels"), tmp_path / "parent"))
+    parent = run(prepare(Order(source, images=24, condition="labels"), tmp_path / "parent"))
     child = prepare(joint(source, 8, start=str(parent.path), condition="captions"), tmp_path / "child")
     before, parts = load_weights(parent), child.task.parts
     assert isinstance(parts.conditioner, TextConditioner)
@@ -226,6 +280,8 @@ def test_the_packaged_encoder_reads_captions_of_many_words_and_is_in_no_checkpoi
     assert not any("conditioner.encoder" in name for name in training.task.state_dict())
     model = load(run(training).path)
     assert model.generate("a tabby kitten", n=1).array.shape == (1, 8, 8, 1)
+    with pytest.raises(Refused, match="the text encoder minilm is never trained; leave --freeze encoder out"):
+        prepare(Order(source, images=8, start=str(training.run.path), freeze=("encoder",)), tmp_path / "child")
 
 
 def test_often_used_words_are_learnt_and_without_the_package_all_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ class Drawing(drawing.Drawing):
     """seed of the first variant"""
     batch: Annotated[int | None, arg(metavar="B", help_behavior_hint="")] = None
     """variants computed at once (by their size)"""
+    strict: bool = False
+    """refuse a prompt that is too long to be read at once"""
     out: Annotated[str, arg(metavar="DIR")] = "edited"
     """folder for the pictures: NAME.png, or NAME-000.png, NAME-001.png, ..."""
     overwrite: bool = False

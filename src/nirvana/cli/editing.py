@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from nirvana.cli.console import Console, duration
 from nirvana.cli.drawing import Drawing
+from nirvana.cli.reading import note_readings
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.changes import Changes
@@ -75,7 +76,8 @@ def edit(
     found = load(model, device=drawing.device)
     started, outcome = time.perf_counter(), _Outcome()
     ask = partial(drawing.request, found, prompt)
-    ask(settled(found, change, context))  # what no picture can have is said once, and now
+    asked = ask(settled(found, change, context))  # what no picture can have is said once, and now
+    note_readings(console, found.sampler(asked.weights).readings(asked))
     for number, one in enumerate(inputs):
         ends = (None, one.other) if blends else (one.other, None)
         try:

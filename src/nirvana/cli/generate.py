@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from nirvana.cli.console import Console, duration
+from nirvana.cli.reading import note_readings
 from nirvana.cli.stopwatch import Stopwatch
 from nirvana.errors import Refused
 from nirvana.files import Json, explained
@@ -153,7 +154,7 @@ def generate(
     )
     if animate and found.family != "diffusion" and not request.way:
         raise Refused(
-            f"{found.run.path} draws in one call, with no way from noise to show; leave --animate out, or give --to"
+            f"{found.called} draws in one call, with no way from noise to show; leave --animate out, or give --to"
         )
     folder = check_folder(out if out is not None else Path("generated") / f"{found.run.path.resolve().name}-{seed}")
     note_prompts(console, found, request, prompt)
@@ -199,20 +200,13 @@ def note_prompts(console: Console, model: Model, request: SampleRequest, prompt:
         console.note(f"'{prompt}' is one of the model's labels: making pictures of that class")
     if prompt is None and any(request.prompts):
         console.note(f"no prompt: drawing {len(request.prompts)} of the captions the model was trained on in turn")
-    for reading in model.sampler(request.weights).readings(request):
-        said = reading.sentence()
-        if said is not None:
-            console.note(f"the prompt '{_short(reading.text)}': {said}")
+    note_readings(console, model.sampler(request.weights).readings(request))
 
 
 def readings_json(model: Model, request: SampleRequest) -> dict[str, Json]:
     """How every text was read, for --json; nothing for a model without texts."""
     readings = model.sampler(request.weights).readings(request)
     return {"read": {reading.text: reading.to_json() for reading in readings}} if readings else {}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _guidance(request: SampleRequest) -> str:

@@ -27,6 +27,7 @@ _EXAMPLES = 3
 
 def tell(console: Console, training: Training, order: Order) -> None:
     """Print the plan; with --json one line of it."""
+    hard = unread(training)
     if console.json:
         forecast = training.forecast
         manifest = training.data.manifest
@@ -36,6 +37,7 @@ def tell(console: Console, training: Training, order: Order) -> None:
                 "accepted": manifest.pictures,
                 "rejected": len(manifest.rejected),
                 "captioned": manifest.captioned,
+                "hard_to_read": list(hard),
                 "parameters": training.parameters,
                 "model": training.run.model_spec,
                 "plan": training.run.plan.to_json(),
@@ -52,7 +54,7 @@ def tell(console: Console, training: Training, order: Order) -> None:
         rows |= expected(training, training.forecast, order)
     for name, row in rows.items():
         console.note(f"  {name:<10}{row}")
-    for notice in (*unused(training), *training.data.manifest.notes, *training.data.notices):
+    for notice in (*unused(training), *hard, *training.data.manifest.notes, *training.data.notices):
         console.note(f"  {notice}")
 
 
@@ -91,6 +93,16 @@ def unused(training: Training) -> tuple[str, ...]:
     if manifest.names and not subject.names and subject.encoder is not None:
         left.append(f"the {len(manifest.names)} labels are not used beside the captions (--condition both)")
     return tuple(left)
+
+
+def unread(training: Training) -> tuple[str, ...]:
+    """What of the captions the model does not read as they are."""
+    from nirvana.recipes.subject import hard_to_read
+
+    wording, captions = training.batches.wording, training.data.captions
+    if wording is None or captions is None:
+        return ()
+    return hard_to_read(training.task.parts.conditioner, wording.all(captions))
 
 
 def told(training: Training) -> str:

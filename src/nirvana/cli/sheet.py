@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from nirvana.cli.console import Console
+from nirvana.cli.reading import note_readings
 from nirvana.errors import Refused
 from nirvana.generate.named import taken
 from nirvana.generate.request import SampleRequest, interval
@@ -33,6 +34,7 @@ def sheet(
     classifier: Annotated[str | None, arg(metavar="NAME[:scale=X]", help_behavior_hint="")] = None,
     precision: Annotated[str, arg(metavar="float32|bfloat16")] = "float32",
     engine: Annotated[str, arg(metavar="NAME")] = "torch",
+    strict: bool = False,
     out: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
 ) -> None:
@@ -67,6 +69,7 @@ def sheet(
         classifier: what also steers where no axis varies it: fashion
         precision: what the network computes in where no axis varies it
         engine: what runs the network where no axis varies it: torch, openvino, onnx, aoti
+        strict: refuse a prompt that is too long to be read at once
         out: the PNG file (generated/RUN-sheet.png)
         device: auto, cpu, cuda, cuda:1 or mps
     """
@@ -89,6 +92,7 @@ def sheet(
     from nirvana.generate import sheet as sheets
     from nirvana.generate.images import check_folder
     from nirvana.generate.model import load
+    from nirvana.generate.wanted import check_whole
 
     across, down = sheets.axis(x), None if y is None else sheets.axis(y)
     found = load(model, device=device, classifiers=CLASSIFIERS)
@@ -114,7 +118,11 @@ def sheet(
     )
     with console.progress("searching the grids", 1, "evaluations") as bar:
         cells = sheets.requests(found, base, across, down, lambda done, total: bar.update(done, total=total))
-    total = sum(request.steps * len(request.batches()) for row in cells for request in row)
+    every = [request for row in cells for request in row]
+    for request in every if strict else ():
+        check_whole(found.parts.conditioner, found.called, request)
+    note_readings(console, [one for request in every for one in found.sampler(request.weights).readings(request)])
+    total = sum(request.steps * len(request.batches()) for request in every)
     with console.progress("drawing", total, "steps") as bar:
         made = sheets.sheet(found, base, across, down, lambda done, _: bar.update(done))
     path = made.save(target)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from nirvana.condition.reading import Reading, chunks
-from nirvana.condition.tokens import BytePairs, learn
+from nirvana.condition.tokens import BytePairs, extended, learn
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.nn.transformer import TokenTransformer
@@ -109,6 +109,36 @@ def joint_config(texts: Iterable[str], merges: int = MERGES) -> dict[str, Json]:
     longest = max((len(tokens.ids(text)) for text in distinct), default=1)
     places = min(max(longest, 1) + 1, MOST_PLACES)
     return {"kind": "joint", "width": WIDTH, "depth": DEPTH, "places": places, "tokens": tokens.config()}
+
+
+def joint_extended(config: Mapping[str, Json], texts: Iterable[str], merges: int = MERGES) -> Mapping[str, Json]:
+    """The description of such an encoder for other captions as well: the same, where it reads all of them whole.
+
+    Else with more tokens, and places for the longest caption.
+    """
+    distinct = list(dict.fromkeys(texts))
+    known, places = BytePairs.from_config(cast("Mapping[str, object]", config["tokens"])), cast(int, config["places"])
+    if all(known.unknown not in ids and len(ids) < places for ids in map(known.ids, distinct)):
+        return config
+    tokens = extended(known, distinct, merges)
+    longest = max(len(tokens.ids(text)) for text in distinct)
+    return {**config, "places": max(places, min(longest + 1, MOST_PLACES)), "tokens": tokens.config()}
+
+
+def extended_table(
+    table: Float[Tensor, "n w"], known: Mapping[str, Json], now: Mapping[str, Json]
+) -> Float[Tensor, "m w"] | None:
+    """The states of the tokens of the encoder `now`, which extends `known` with the states `table`; None: it does not.
+
+    A new pair begins as the mean of its halves.
+    """
+    before, after = (BytePairs.from_config(cast("Mapping[str, object]", one["tokens"])) for one in (known, now))
+    if after.merges[: len(before.merges)] != before.merges:
+        return None
+    rows = list(table[: before.unknown])
+    for left, right in after.merges[len(before.merges) :]:
+        rows.append((rows[left] + rows[right]) / 2)
+    return torch.stack([*rows, *table[before.unknown :]])
 
 
 def joint_from_config(config: Mapping[str, object]) -> JointEncoder:

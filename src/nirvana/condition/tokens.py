@@ -93,11 +93,11 @@ class BytePairs:
 
     def _word(self, word: bytes) -> tuple[int, ...]:
         if word not in self._known:
-            merged = self._merged(word)
-            self._known[word] = tuple(part for token in merged for part in self._parts(token))
+            merged = self.merged(word)
+            self._known[word] = tuple(part for token in merged for part in self.parts(token))
         return self._known[word]
 
-    def _merged(self, word: bytes) -> list[int]:
+    def merged(self, word: bytes) -> list[int]:
         """The merges applied in the order in which they were learnt."""
         tokens = list(word)
         while len(tokens) > 1:
@@ -108,13 +108,13 @@ class BytePairs:
             tokens = _joined(tokens, self.merges[best - BYTES], best)
         return tokens
 
-    def _parts(self, token: int) -> list[int]:
+    def parts(self, token: int) -> list[int]:
         """The token itself where a caption had it, else its parts, else `unknown`."""
         if token in self.seen:
             return [token]
         if token < BYTES:
             return [self.unknown]
-        return [part for half in self.merges[token - BYTES] for part in self._parts(half)]
+        return [part for half in self.merges[token - BYTES] for part in self.parts(half)]
 
     def config(self) -> dict[str, Json]:
         """What `from_config` rebuilds it from (JSON)."""
@@ -144,8 +144,17 @@ def learn(texts: Iterable[str], merges: int) -> BytePairs:
 
     Pairs that occur once are left alone. Equal counts: the pair of the smaller numbers first.
     """
+    return extended(BytePairs((), frozenset()), texts, merges)
+
+
+def extended(known: BytePairs, texts: Iterable[str], merges: int) -> BytePairs:
+    """`known` with tokens for what the captions have beside: its bytes, and `merges` more pairs of neighbours at most.
+
+    The tokens of `known` keep their numbers, but for `unknown` and `start`, and what it read without unknown bytes and
+    new pairs is read as before.
+    """
     counts = Counter(word for text in texts for word in words(text))
-    spelled = [list(word) for word in counts]
+    spelled = [known.merged(word) for word in counts]
     often = list(counts.values())
     pairs: Counter[Pair] = Counter()
     where: defaultdict[Pair, set[int]] = defaultdict(set)
@@ -158,11 +167,16 @@ def learn(texts: Iterable[str], merges: int) -> BytePairs:
             break
         for at in sorted(where[pair]):
             _count(spelled[at], -often[at], at, pairs, where)
-            spelled[at] = _joined(spelled[at], pair, BYTES + len(found))
+            spelled[at] = _joined(spelled[at], pair, known.unknown + len(found))
             _count(spelled[at], often[at], at, pairs, where)
         del pairs[pair], where[pair]
         found.append(pair)
-    return BytePairs(tuple(found), frozenset(token for tokens in spelled for token in tokens))
+    found_in = {token for tokens in spelled for token in tokens}
+    new = {token for token in found_in if token < BYTES or token >= known.unknown}
+    # A pair of the known ones that their captions did not have still falls into its parts: these must be there.
+    odd = {token for token in found_in - new if known.unknown in known.parts(token)}
+    parts = {byte for token in odd for byte in known.bytes_of(token)}
+    return BytePairs((*known.merges, *found), known.seen | new | parts)
 
 
 def _count(tokens: list[int], often: int, at: int, pairs: Counter[Pair], where: defaultdict[Pair, set[int]]) -> None:

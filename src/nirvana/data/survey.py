@@ -99,6 +99,8 @@ def _words(listing: Scan, pictures: list[str], source: str) -> tuple[Mapping[str
     if not found.orphans or not (many or any(words.captions for words in found.words.values())):
         return found.words, found.notes
     note = f"{len(found.orphans)} caption files belong to no picture (first: {some(found.orphans)})"
+    if not any(words.captions for words in found.words.values()):
+        note += f", and {len(pictures)} pictures have no caption (first: {some(pictures)}): give both the same names"
     return found.words, (*found.notes, note)
 
 

@@ -31,7 +31,7 @@ def difference(found: Mapping[str, Json], wanted: Mapping[str, Json], *, own: bo
 
 def _said(record: Mapping[str, Json], own: bool) -> dict[str, Json]:
     """What of a record decides about the picture."""
-    origin, said = record.get("origin"), dict(record)
+    origin, said = record.get("origin"), {name: value for name, value in record.items() if name != "read"}
     said["origin"] = {"sha256": origin.get("sha256")} if isinstance(origin, Mapping) else None
     request = record.get("request")
     edit = request.get("edit") if isinstance(request, Mapping) else None

@@ -31,6 +31,7 @@ class Drawing:
     grid: str | None = None
     seed: int = 0
     batch: int | None = None
+    strict: bool = False
 
     def request(self, model: Draws, prompt: str | None, edit: Changes) -> SampleRequest:
         """What is asked of `model`. Refused where it cannot do it."""
@@ -51,6 +52,7 @@ class Drawing:
             batch=self.batch,
             to=to,
             edit=edit,
+            strict=self.strict,
         )
 
     def _near_the_ends(self, edit: Changes) -> float | None:

@@ -17,7 +17,7 @@ from nirvana.files import Json
 from nirvana.generate.changes import TRANSLATED, Changes, Taken
 from nirvana.generate.editing import CONTEXT, Editing, EditPreview, method_for
 from nirvana.generate.filling import filling
-from nirvana.generate.images import Pictures, record
+from nirvana.generate.images import Pictures, asked_of, record
 from nirvana.generate.origin import Origin
 from nirvana.generate.request import SampleRequest
 from nirvana.generate.sampler import Sampler
@@ -87,8 +87,8 @@ class Edited(Pictures):
 
 def edit_record(i: int, request: SampleRequest, origin: Origin) -> dict[str, Json]:
     """What the file of picture i of an edit says about itself."""
-    own: dict[str, Json] = {"kind": "edit", "seed": request.seed_of(i), "index": i, "label": request.label(i)}
-    return record({**own, "prompt": request.prompt(i)}, request, origin)
+    own: dict[str, Json] = {"kind": "edit", "seed": request.seed_of(i), "index": i, "prompt": None}
+    return record({**own, **asked_of(i, request)}, request, origin)
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,8 +100,7 @@ class Images(Pictures):
             "kind": "picture",
             "seed": self.request.seed_of(i),
             "index": i,
-            "label": self.request.label(i),
-            **({"prompt": self.request.prompt(i)} if self.request.prompts else {}),
+            **asked_of(i, self.request),
             "batch": [start, min(start + self.request.batch, self.request.n)],
         }
         return record(own, self.request, self.origin)
@@ -142,8 +141,17 @@ def layout(array: UInt8[np.ndarray, "n h w c"], request: SampleRequest) -> Image
 
 
 def record(own: Mapping[str, Json], request: SampleRequest, origin: Origin) -> dict[str, Json]:
-    """What a file says about itself: its `own` part, the whole request, and where it comes from."""
-    return {"record": RECORD, **own, "request": request.to_json(), "origin": origin.to_json()}
+    """What a file says about itself: its `own` part, the whole request, how its texts are read, where it comes from."""
+    read: dict[str, Json] = {"read": origin.read} if origin.read else {}
+    return {"record": RECORD, **own, "request": request.to_json(), **read, "origin": origin.to_json()}
+
+
+def asked_of(i: int, request: SampleRequest) -> dict[str, Json]:
+    """What picture i of a request is of; on a way what the end of it is of, and how far along it lies."""
+    of: dict[str, Json] = {"label": request.label(i)}
+    if request.prompts:
+        of["prompt"] = request.prompt(i)
+    return {**of, "to": request.to, "share": request.share(i)} if request.way else of
 
 
 def check_folder(folder: str | Path) -> Path:

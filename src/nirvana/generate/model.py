@@ -258,7 +258,8 @@ class Model(Editable):
     def origin(self, request: SampleRequest) -> Origin:
         """Where a picture of `request` comes from: model, weights, versions, machine."""
         loaded = self._load(request.weights)
-        return origin(self.run.path, loaded.sha256, loaded.images, self.device, self.compiled)
+        readings = loaded.sampler.readings(request)
+        return origin(self.run.path, loaded.sha256, loaded.images, self.device, self.compiled, readings)
 
     def info(self) -> dict[str, Json]:
         """What is known about the model, as JSON."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
 
+from nirvana.condition import Reading
 from nirvana.files import Json
 from nirvana.train.run import versions
 
@@ -21,7 +21,8 @@ from nirvana.train.run import versions
 class Origin:
     """path: of the run, absolute; sha256: of the weights' names, shapes and bytes; images: seen in training by then.
 
-    machine: what else decides about the last bit of a sum, among it the number of threads.
+    machine: what else decides about the last bit of a sum, among it the number of threads. read: how the model reads
+    the texts of the request, by text.
     """
 
     path: str
@@ -29,15 +30,24 @@ class Origin:
     images: int
     versions: Mapping[str, Json]
     machine: Mapping[str, Json]
+    read: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def to_json(self) -> dict[str, Json]:
-        """All of it, as JSON."""
-        return cast("dict[str, Json]", asdict(self))
+        """Where it comes from, as JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "read"}
 
 
-def origin(path: Path, sha256: str, images: int, device: torch.device, compiled: bool = False) -> Origin:
+def origin(
+    path: Path,
+    sha256: str,
+    images: int,
+    device: torch.device,
+    compiled: bool = False,
+    readings: Sequence[Reading] = (),
+) -> Origin:
     """The origin of what is generated now, on this machine, from the run at `path`, by a `compiled` network or not."""
-    return Origin(str(path.resolve()), sha256, images, _versions(), machine(device, compiled))
+    read: dict[str, Json] = {reading.text: reading.to_json() for reading in readings}
+    return Origin(str(path.resolve()), sha256, images, _versions(), machine(device, compiled), read)
 
 
 def machine(device: torch.device, compiled: bool = False) -> dict[str, Json]:

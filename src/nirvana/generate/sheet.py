@@ -163,7 +163,9 @@ def sheet(
     array = np.asarray(rows)
     page = drawn(_shown(array), (x.field, x.values), None if y is None else (y.field, y.values))
     own = {"kind": "sheet", "x": _axis_json(x), "y": None if y is None else _axis_json(y)}
-    data = png.to_png_bytes(np.asarray(page), record(own, base, model.origin(base)))
+    read = {text: found for row in cells for request in row for text, found in model.origin(request).read.items()}
+    source = dataclasses.replace(model.origin(base), read=read)
+    data = png.to_png_bytes(np.asarray(page), record(own, base, source))
     return Sheet(array, page, data)
 
 

@@ -75,7 +75,8 @@ def readings(conditioner: Conditioner, request: SampleRequest) -> list[Reading]:
     """How the model reads every text of `request`, each once; none for a model without texts."""
     if isinstance(conditioner, LabelConditioner | NoConditioner):
         return []
-    texts = [*request.prompts, *([] if request.to is None else [request.to])]
+    sources = () if request.edit is None else request.edit.sources
+    texts = [*request.prompts, *filter(None, (request.to, *sources))]
     parts = [part for text in texts for part, _ in prompts_in(text)]
     return [conditioner.read(text) for text in dict.fromkeys([*parts, *filter(None, [request.negative])])]
 

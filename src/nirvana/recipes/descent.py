@@ -8,18 +8,21 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from nirvana.condition import extended_table
 from nirvana.errors import Refused
 from nirvana.files import Json
 from nirvana.generate.family import ARTICLES, Parts, family_of
 from nirvana.generate.spec import ModelParts
 from nirvana.recipes.recipe import Facts, Recipe
-from nirvana.recipes.subject import subject_in
+from nirvana.recipes.subject import JOINT, subject_in
 from nirvana.train.checkpoint import load_weights
 from nirvana.train.run import RunFolder
 from nirvana.zoo import called
 
 _TABLE = "conditioner.embedding.weight"
 """So end the names of the tables of classes: a GAN has one for each of its players."""
+_TOKENS, _PLACES = (f"conditioner.encoder.network.{name}.weight" for name in ("tokens", "places"))
+"""The tables of a text encoder that learns with the network."""
 _WAYS_IN = ("vector_dim", "token_dim", "concat_channels")
 """The sizes of a network's conditions, which a child may have others of."""
 _ENTRIES = (".tokens.", ".embedding.vector.", ".concat.")
@@ -78,9 +81,15 @@ def _of_latent(recipe: Recipe, parent: RunFolder, network: Mapping[str, Json]) -
 
 
 def descended_weights(parent: RunFolder, facts: Facts) -> dict[str, Tensor]:
-    """The averaged weights of `parent`, the rows of its label table named by these classes."""
+    """The averaged weights of `parent`, the rows of its label table named by these classes, of its tokens by these."""
     weights = {_alone(name): tensor for name, tensor in load_weights(parent).items()}
-    known = subject_in(parent.model_spec).names
+    before = subject_in(parent.model_spec)
+    known = before.names
+    if _TOKENS in weights:
+        table = weights.pop(_TOKENS)
+        if before.encoder is not None and facts.encoder is not None and facts.encoder["kind"] == JOINT:
+            rows = extended_table(table, before.encoder, facts.encoder)
+            weights |= {} if rows is None else {_TOKENS: rows}
     for of in [name for name in weights if name.endswith(_TABLE)]:
         table = weights.pop(of)
         weights[f"{of}/null"] = table[-1]
@@ -100,6 +109,9 @@ def take_over(parts: Parts, start: Mapping[str, Tensor]) -> None:
             tensor.copy_(torch.stack([*rows, null]))
         elif name in start and start[name].shape == tensor.shape:
             tensor.copy_(start[name])
+        elif name == _PLACES and name in start and start[name].shape[1:] == tensor.shape[1:]:
+            both = min(len(tensor), len(start[name]))
+            tensor[:both].copy_(start[name][:both])
 
 
 def _alone(name: str) -> str:

@@ -34,7 +34,7 @@ from nirvana.recipes.older import AdversarialTask, VariationalTask
 from nirvana.recipes.order import DEFAULT_RECIPE, Order
 from nirvana.recipes.planner import Forecast, Planner, size_for
 from nirvana.recipes.recipe import RECIPES, Facts, Recipe, as_in
-from nirvana.recipes.subject import Subject, remember, subject_in, subject_of
+from nirvana.recipes.subject import Subject, check_frozen, remember, subject_in, subject_of
 from nirvana.recipes.task import DiffusionTask, PictureBatches, PictureTask
 from nirvana.recipes.translations import translations
 from nirvana.train.device import pick_device, seeded
@@ -142,6 +142,7 @@ def prepare(
         return _resumed(begun, order, reader, device, parent, command, encoding, decisions)
     data = reader(size=order.size)
     subject = subject_of(order, data, parent)
+    check_frozen(order, subject)
     remember(subject, data, encoding)
     say("measuring this machine")
     planner = _planner(order, data, subject, device, parent, begun_at)

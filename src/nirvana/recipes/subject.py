@@ -7,7 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from nirvana.condition import MINILM, FrozenEncoder, frozen_from_config, has_minilm, joint_config
+from nirvana.condition import (
+    MINILM,
+    Conditioner,
+    FrozenEncoder,
+    LabelConditioner,
+    NoConditioner,
+    frozen_from_config,
+    has_minilm,
+    joint_config,
+    joint_extended,
+)
 from nirvana.condition.frozen import HUB
 from nirvana.data import Captions, Dataset, Wording
 from nirvana.data.wording import PLACE
@@ -22,6 +32,8 @@ _FAMILIAR = 50
 """So often, in the median, captions must use a word to teach what it means."""
 _MOST_TEXTS = 30_000
 """More are not encoded beforehand unless that is asked for: at about 100 a second."""
+
+_SHOWN = 60
 
 EXAMPLES = 10
 """Captions that are kept with a model, to draw where nobody says what."""
@@ -57,6 +69,7 @@ def subject_of(order: Order, data: Dataset, parent: RunFolder | None = None) -> 
             " choose another --condition"
         )
     if condition not in ("captions", "both"):
+        _check_unused(order, condition, data)
         return Subject(names)
     if data.captions is None:
         raise ValueError("data for a model of texts must be opened with captions=True")
@@ -65,7 +78,36 @@ def subject_of(order: Order, data: Dataset, parent: RunFolder | None = None) -> 
     kept = None if parent is None else encoder_in(parent.model_spec)
     if kept is None or order.encoder not in ("auto", kept["kind"]):
         kept = encoder_of(order.encoder, texts)
+    elif kept["kind"] == JOINT and "encoder" not in order.freeze:
+        kept = joint_extended(kept, texts)
     return Subject(names, kept, examples_of(wording, data.captions), wording)
+
+
+def _check_unused(order: Order, condition: str, data: Dataset) -> None:
+    """Refused where something is said of captions that nothing is learnt from."""
+    given = [
+        option
+        for option, is_given in (
+            ("--encoder", order.encoder != "auto"),
+            ("--template", bool(order.templates)),
+            ("--shuffle-tags", order.shuffle_tags),
+            ("--freeze encoder", "encoder" in order.freeze),
+        )
+        if is_given
+    ]
+    if given:
+        captioned = data.manifest.captioned
+        there = f"{captioned} of {len(data)} pictures have one" if captioned else f"{order.source} has none"
+        raise Refused(
+            f"{given[0]} is for captions, and the model is told {'nothing' if condition == 'none' else condition}"
+            f" ({there}); choose --condition captions, or leave it out"
+        )
+
+
+def check_frozen(order: Order, subject: Subject) -> None:
+    """Refused where an encoder shall keep its weights that is not trained anyway."""
+    if "encoder" in order.freeze and subject.encoder is not None and subject.encoder["kind"] != JOINT:
+        raise Refused(f"the text encoder {subject.encoder['source']} is never trained; leave --freeze encoder out")
 
 
 def encoder_of(name: str, texts: Sequence[str]) -> Mapping[str, Json]:
@@ -125,6 +167,29 @@ def _chosen(data: Dataset, parent: RunFolder | None, recipe: str) -> str:
         both = encoder_in(parent.model_spec) is not None and has["captions"]
         return "both" if both else "labels"
     return next((name for name, there in has.items() if there), "none")
+
+
+def hard_to_read(conditioner: Conditioner, texts: Sequence[str]) -> tuple[str, ...]:
+    """What of the captions of a training the model does not read as they are, in words: nothing is cut in silence."""
+    if isinstance(conditioner, LabelConditioner | NoConditioner):
+        return ()
+    readings = [conditioner.read(text) for text in texts]
+    found = {
+        "are longer than what is read at once, and read in pieces that do not know of each other": [
+            r for r in readings if not r.whole
+        ],
+        "lose what is behind their last piece": [r for r in readings if r.kept < len(r.tokens)],
+        "have tokens that the text encoder does not know": [r for r in readings if any(r.unknown)],
+    }
+    return tuple(
+        f"{len(some)} of {len(texts)} captions {what} (first: '{_short(some[0].text)}')"
+        for what, some in found.items()
+        if some
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def examples_of(wording: Wording, captions: Captions) -> tuple[str, ...]:

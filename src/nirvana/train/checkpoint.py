@@ -16,6 +16,7 @@ from nirvana.files import Json, Written, json_text, new_folder, remove_folder, r
 from nirvana.train.ema import Average, synthesize
 from nirvana.train.run import FORMAT_VERSION, Checkpoint, RunFolder, Snapshot
 from nirvana.train.tensors import read_tensors, tensor_chunks
+from nirvana.zoo import called
 
 TASK, OPTIMIZER = "task.safetensors", "optimizer.safetensors"
 _CHUNK = 1 << 20
@@ -138,7 +139,7 @@ def newest(run: RunFolder) -> Checkpoint:
     """The newest checkpoint. Raises Refused where there is none yet."""
     checkpoint = run.latest()
     if checkpoint is None:
-        raise Refused(f"{run.path} has no checkpoint yet; let the training go on until it has saved one")
+        raise Refused(f"{called(run.path)} has no checkpoint yet; let the training go on until it has saved one")
     return checkpoint
 
 
@@ -155,7 +156,7 @@ def load_weights(
     weights = load(checkpoint, TASK)
     if checkpoint.packed:
         if which == "raw" or sigma_rel is not None:
-            raise Refused(f"{run.path} is packed, with its averaged weights alone; leave the weights at 'ema'")
+            raise Refused(f"{called(run.path)} is packed, with its averaged weights alone; leave the weights at 'ema'")
         return {name: tensor.float() if tensor.dtype == torch.half else tensor for name, tensor in weights.items()}
     if which == "ema":
         weights.update(_average(run, checkpoint, checkpoint.sigma_rels[0] if sigma_rel is None else sigma_rel))
@@ -166,7 +167,9 @@ def _average(run: RunFolder, checkpoint: Checkpoint, sigma_rel: float) -> Mappin
     if sigma_rel in checkpoint.sigma_rels:
         return load(checkpoint, _ema_name(checkpoint.sigma_rels.index(sigma_rel)))
     if checkpoint.images == 0:
-        raise Refused(f"{run.path} has trained no step yet; let the training go on until it has saved a checkpoint")
+        raise Refused(
+            f"{called(run.path)} has trained no step yet; let the training go on until it has saved a checkpoint"
+        )
     _check_width(sigma_rel)
     kept = [average for valid in run.valid_checkpoints() for average in load_averages(valid) if valid.images > 0]
     moments = {average.images for average in kept}
@@ -193,7 +196,9 @@ def load_earlier(run: RunFolder, at: Fraction | int, sigma_rel: float | None = N
     found = next((fraction for fraction, images in moments.items() if at in (fraction, images)), None)
     if found is None:
         listed = ", ".join(f"{fraction} ({images} images)" for fraction, images in moments.items())
-        raise Refused(f"{run.path} kept no earlier weights at {at}; it has {listed or 'none before its newest'}")
+        raise Refused(
+            f"{called(run.path)} kept no earlier weights at {at}; it has {listed or 'none before its newest'}"
+        )
     kept = [snapshot for snapshot in run.snapshots() if snapshot.fraction in moments and snapshot.fraction <= found]
     width = run.plan.ema[0] if sigma_rel is None else sigma_rel
     exact = next((one for one in kept if (one.fraction, one.sigma_rel) == (found, width)), None)
@@ -201,7 +206,7 @@ def load_earlier(run: RunFolder, at: Fraction | int, sigma_rel: float | None = N
     if exact is not None:
         return {**weights, **load_snapshot(run, exact).tensors}
     if sigma_rel is None:
-        raise Refused(f"{run.path} lacks {run.snapshot_path(found, width)}; name another moment, or a width")
+        raise Refused(f"{called(run.path)} lacks {run.snapshot_path(found, width)}; name another moment, or a width")
     _check_width(width)
     return {**weights, **synthesize([load_snapshot(run, one) for one in kept], moments[found], width)}
 
