@@ -19,6 +19,8 @@ from measure import options, publish, table
 from peers.driver import peers_python
 
 BARE = "a bare interpreter"
+FIRST_PROMPTS = (("shapes", "a red circle above a blue square", 6_000), ("emoji", "a red heart, flat emoji", 12_000))
+"""Models that ship, a prompt, and the milliseconds until the pictures are on the disk: in a bare install, and with text."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ def starts(folder: Path) -> dict[str, Start]:
         "nirvana --help": Start([nirvana, "--help"], limit=250),
         "import torch": Start([ours, "-c", "import torch"]),
         "nirvana generate RUN -n 1, to the picture on the disk": Start(generate),
+        **{
+            f"nirvana generate {name} '{prompt}' -n 4": Start(
+                [nirvana, "generate", name, prompt, "-n", "4", "--out", pictures], limit=limit
+            )
+            for name, prompt, limit in FIRST_PROMPTS
+        },
         "from diffusers import UNet2DModel, DDIMPipeline": Start(
             [peers, "-c", "from diffusers import UNet2DModel, DDIMPipeline"]
         ),
@@ -80,7 +88,7 @@ def main() -> None:
         took = 1000 * (statistics.median(found[name]) - (bare if case.beyond_bare else 0))
         rows.append([name, f"{took:.0f}", f"{case.limit:.0f}" if case.limit else ""])
     text = table(["fresh process", "ms", "limit, ms"], rows)
-    text += "\n`import nirvana` is counted without the start of the interpreter.\n"
+    text += "\n`import nirvana` is counted without the start of the interpreter. Pictures are counted to the files.\n"
     publish("start", "Start-up", asked.command("bench_start.py"), text, found, asked.docs)
 
 

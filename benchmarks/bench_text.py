@@ -1,21 +1,19 @@
 """What texts cost in training: the same network, batch and pictures with captions, with labels, and with nothing.
 
-    python benchmarks/bench_text.py [--steps 12] [--rounds 5] [--json FILE]
-
 They take turns in one process, so that what else the machine does meets them all; the ratio is of the medians.
+
+Run: make bench, or python benchmarks/bench_text.py
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
 import time
-from pathlib import Path
 from statistics import median
 
 import torch
+from measure import options, publish, table
 
 from nirvana.condition import has_minilm
 from nirvana.data import open_data
@@ -28,6 +26,9 @@ from nirvana.recipes.task import DiffusionTask, PictureBatches
 from nirvana.train.optimizer import PhaseOptimizer
 from nirvana.train.task import Position
 
+WIDTH, STEPS = 64, 12
+MOST = 1.15
+"""So many times of a step without a condition may one with texts take."""
 CASES = (
     ("shapes", 32, {"joint": ("captions", "joint")}),
     ("emoji", 64, {"labels": ("labels", "auto"), "minilm": ("captions", "minilm")}),
@@ -64,27 +65,23 @@ class Trained:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--json", type=Path, default=None)
-    options = parser.parse_args()
+    asked = options(__doc__ or "", rounds=5)
+    width, steps = (16, 1) if asked.quick else (WIDTH, STEPS)
     found: dict[str, dict[str, float]] = {}
     for recipe, (source, size, told) in itertools.product(("flow", "dit"), CASES):
         kinds = {"nothing": ("none", "auto"), **told}
         if "minilm" in kinds and not has_minilm():
             continue
         made = {
-            name: Trained(source, size, condition, encoder, recipe, options.width)
+            name: Trained(source, size, condition, encoder, recipe, width)
             for name, (condition, encoder) in kinds.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in made}
         for one in made.values():
             one.step()
-        for _ in range(options.rounds):
+        for _ in range(asked.rounds):
             for name, one in made.items():
-                seconds[name] += [one.step() for _ in range(options.steps)]
+                seconds[name] += [one.step() for _ in range(steps)]
         base = median(seconds["nothing"])
         found[f"{recipe}, {source}"] = {name: round(median(times) / base, 3) for name, times in seconds.items()}
         for name, times in seconds.items():
@@ -92,8 +89,15 @@ def main() -> None:
                 f"{recipe:<5}{source:<7}{name:<9}{64 / median(times):7.1f} images/s  {median(times) / base:.3f}",
                 flush=True,
             )
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    rows = [
+        [case, name, f"{ratio:.2f}", "" if name == "labels" else ("met" if ratio <= MOST else "missed")]
+        for case, ratios in found.items()
+        for name, ratio in ratios.items()
+        if name != "nothing"
+    ]
+    text = table(["network, pictures", "told by", "time of a step", f"<= {MOST} with texts"], rows)
+    text += f"\nIn times of a step that is told nothing; batch 64, width {width}, encodings of `minilm` from the cache.\n"
+    publish("text", "What texts cost in training", asked.command("bench_text.py"), text, found, asked.docs)
 
 
 if __name__ == "__main__":

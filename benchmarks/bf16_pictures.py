@@ -73,7 +73,7 @@ def main(docs: Path | None = DOCS) -> None:
     text = table(["sampling", "instead of float32 and 25 steps", "mean byte", "largest byte", "PSNR, dB"], rows)
     text += f"\n{n} pictures, the same seeds; a byte is one of 0 to 255, and an infinite PSNR is no difference.\n"
     text += "With noise at every step another number of steps draws other noise, so that row is of other pictures.\n"
-    command = " ".join(["python benchmarks/bf16_pictures.py RUN", *sys.argv[2:]])
+    command = " ".join(["python benchmarks/bf16_pictures.py", *sys.argv[1:]])
     publish("bf16-pictures", "What bfloat16 changes in the pictures", command, text, values, docs)
 
 

@@ -22,6 +22,7 @@ from trainings import larger, planned, say, trained
 
 from nirvana import load
 from nirvana.data import open_data
+from nirvana.data.emoji import family
 from nirvana.evaluate.evaluation import Plan, evaluate
 from nirvana.evaluate.report import number
 from nirvana.evaluate.scores import FILE, Evaluation
@@ -90,16 +91,17 @@ def finetuning(asked: Asked) -> list[Row]:
 
 
 def write_halves(mine: Path, rest: Path) -> None:
-    """Every other held-out concept of `emoji` as pictures with a text file each, in two folders."""
+    """Every other family of held-out concepts of `emoji` as pictures with a text file each, in two folders."""
     data = open_data("emoji:test", size=64)
     captions, attributes = data.captions, data.attributes
     if captions is None or attributes is None:
         raise SystemExit("emoji:test has no captions")
-    place = {code: i for i, code in enumerate(dict.fromkeys(str(one["code"]) for one in attributes))}
+    families = [family(str(one["code"])) for one in attributes]
+    place = {name: i for i, name in enumerate(dict.fromkeys(families))}
     for half, path in enumerate((mine, rest)):
         with new_folder(path, replace=True) as folder:
             for i, picture in enumerate(data.images):
-                if place[str(attributes[i]["code"])] % 2 == half:
+                if place[families[i]] % 2 == half:
                     write_bytes(folder / f"{i:04}.png", to_png_bytes(picture))
                     write_text(folder / f"{i:04}.txt", "\n".join(captions[i]) + "\n")
 

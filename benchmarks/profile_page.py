@@ -1,6 +1,6 @@
 """Where the time of a step goes: measures a run and writes the page docs/profile.md and docs/benchmarks/profile.json.
 
-Run: python benchmarks/profile_page.py RUN [--out DOCS] (about half a minute)
+Run: python benchmarks/profile_page.py [shapes] [--out DOCS] (about half a minute)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTRODUCTION = """\
 # Where the time goes
 
 `nirvana profile RUN` measures a training step and a sampling step of a run, which it only reads. This page is what
-`{command}` wrote for a run of {parameters:.1f} million parameters and pictures of {shape}, on
+`{command}` wrote, for a model of {parameters:.1f} million parameters and pictures of {shape}, on
 {machine}.
 
 The milliseconds of a step are the median of steps without a profiler, and so are those of the data loader; the rest is
@@ -48,10 +48,10 @@ def page(found: RunProfile, command: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", help="a run folder, or the name of one in runs/")
+    parser.add_argument("run", nargs="?", default="shapes", help="a run folder, or a model that ships")
     parser.add_argument("--out", type=Path, default=DOCS, help="the folder for the page")
     given = parser.parse_args()
-    found, command = profile_run(given.run, say=print), "python benchmarks/profile_page.py RUN"
+    found, command = profile_run(given.run, say=print), f"python benchmarks/profile_page.py {given.run}"
     if found.missing:
         parser.error("; ".join(found.missing.values()))
     (given.out / "benchmarks").mkdir(parents=True, exist_ok=True)

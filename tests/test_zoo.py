@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from nirvana.errors import Refused
 from nirvana.generate.model import find, load
 from tiny_run import make_run
 from tiny_zoo import plant
+from zoo.build import train
 from zoo.models import SHIPPED
 
 Captured = pytest.CaptureFixture[str]
@@ -57,7 +59,8 @@ def test_the_list_and_a_card(planted: Path, capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert "tiny" in out and "CC0-1.0" in out and "nirvana generate tiny cat -n 4" in out
     assert main(["zoo", "tiny"]) == 0
-    assert "It draws noise." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "It draws noise." in out and f"pictures of the card: {planted / 'tiny' / 'samples.png'}" in out
     assert main(["zoo", "tiny", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["name"] == "tiny" and said["path"] == str(planted / "tiny") and said["bytes"] > 1000
@@ -85,7 +88,7 @@ def test_what_is_made_of_it_goes_to_the_cache(planted: Path, tmp_path: Path, mon
 
 def test_all_that_ships_is_whole_and_small_and_can_be_built_again() -> None:
     cards = [zoo.card(name) for name in zoo.names()]
-    assert {card.name for card in cards} <= set(SHIPPED)
+    assert {card.name for card in cards} == set(SHIPPED)
     assert sum(card.bytes for card in cards) <= 40e6
     for card in cards:
         model = load(card.name, device="cpu")
@@ -95,3 +98,11 @@ def test_all_that_ships_is_whole_and_small_and_can_be_built_again() -> None:
         assert model.request(card.prompt).n == 1 and card.text.startswith("# ")
         for part in ("## Data", "## Training", "## Quality", "## Limits", "## Rebuild"):
             assert part in card.text, f"{card.name} lacks {part}"
+
+
+def test_a_model_is_built_of_the_whole_set_alone(tmp_path: Path) -> None:
+    whole = SHIPPED["fashion"]
+    part = replace(whole, order=replace(whole.order, source="digits"))
+    with pytest.raises(Refused, match=r"fashion is trained on 60,000 pictures, and digits has 1,\d\d\d here; install"):
+        train("fashion", part, tmp_path / "run")
+    assert not list(tmp_path.iterdir())

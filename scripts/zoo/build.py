@@ -13,7 +13,9 @@ from typing import Any, cast
 import numpy as np
 
 from nirvana import load, zoo
+from nirvana.data import open_data
 from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
+from nirvana.errors import Refused
 from nirvana.files import Json, json_text, new_folder, write_chunks
 from nirvana.generate.family import recommending
 from nirvana.generate.model import Model
@@ -64,7 +66,12 @@ class _Said:
 
 def train(name: str, model: Shipped, path: Path) -> RunFolder:
     """The finished run at `path`, begun or continued."""
-    told = _Said(name)
+    told, there = _Said(name), len(open_data(model.order.source))
+    if there < model.pictures:
+        raise Refused(
+            f"{name} is trained on {model.pictures:,} pictures, and {model.order.source} has {there:,} here; install"
+            " the whole set (docs/data.md)"
+        )
     for event in prepare(model.order, path, command=f"make zoo MODEL={name}", say=say).events():
         if isinstance(event, StepDone):
             told(f"training, {event.seconds_left / 60:.0f} min left", event.images, event.total)
@@ -113,7 +120,6 @@ def trained(loaded: Model) -> str:
 
 def page(name: str, model: Shipped, loaded: Model, sections: Sequence[Section]) -> str:
     """The text of card.md."""
-    info = loaded.info()
     best = loaded.parts.recommended
     quality = "\n\n".join(f"### {section.title}\n\n{section.text.rstrip()}" for section in sections)
     return f"""# {name}: {model.draws}
@@ -133,7 +139,7 @@ The pictures of the first {SHOWN} seeds, drawn as the model recommends: {best.st
 
 ## Training
 
-{_training(info)}
+{_training(loaded)}
 
 ## Quality
 
@@ -159,13 +165,13 @@ trains, measures and writes all of this again; it goes on where it was stopped.
 """.replace(" \\\n", " ")
 
 
-def _training(info: Mapping[str, Json]) -> str:
+def _training(loaded: Model) -> str:
+    info = loaded.info()
     plan, versions = cast("Mapping[str, Any]", info["plan"]), cast("Mapping[str, Any]", info["versions"])
     config, spec = cast("Mapping[str, Any]", info["config"]), cast("Mapping[str, Any]", info["model"])
     return (
         f"Recipe `{config['recipe']}`: {cast(int, info['parameters']) / 1e6:.2f} million numbers, width"
         f" {spec['network']['width']}, {plan['images']:,} images in batches of {plan['batch']}, seed {plan['seed']},"
-        f" {plan['precision']}. Averaged weights, stored in 16 bits. Trained on a CPU"
-        f" ({versions['machine']}, two cores) beside other work: the time on the first line of `nirvana zoo` is that of"
-        f" the clock. Versions: nirvana {versions['nirvana']}, torch {versions['torch']}."
+        f" {plan['precision']}. Averaged weights, stored in 16 bits. {trained(loaded)} by the clock, on a CPU"
+        f" ({versions['machine']}, two cores) beside other work. Versions: nirvana {versions['nirvana']}, torch {versions['torch']}."
     )

@@ -77,7 +77,8 @@ def curves(outcome: Outcome) -> Iterator[Section]:
         chosen = [curve for curve in outcome.curves if curve.against == against]
         name = f"{against.replace(' ', '-')}.svg"
         text = f"{chosen[0].of}, 500 pictures a point.\n\n![{against}]({name})\n\n{_points(chosen)}"
-        yield Section(f"Against {against}", text, {name: _plotted(chosen, against)})
+        figures: dict[str, Json] = {f"against {against}": [curve.to_json() for curve in chosen]}
+        yield Section(f"Against {against}", text, {name: _plotted(chosen, against)}, figures)
 
 
 def _plotted(curves: Sequence[Curve], against: str) -> bytes:

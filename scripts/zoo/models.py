@@ -19,7 +19,8 @@ class Shipped:
 
     order: its training. draws, prompt, needs, licence: as on its card. data, limits: paragraphs of it. against: real
     pictures that it was not trained on. measure: what is measured of it beside `nirvana evaluate`. recommended: how it
-    is drawn, where its curves say better than the recipe. solvers: those of its curves.
+    is drawn, where its curves say better than the recipe. solvers: those of its curves. pictures: it is trained on so
+    many at least.
     """
 
     order: Order
@@ -33,6 +34,7 @@ class Shipped:
     measure: Callable[[Model, Model], list[Section]] = lambda _packed, _trained: []
     recommended: Mapping[str, Json] = field(default_factory=dict[str, Json])
     solvers: tuple[str, ...] = ("ddim", "dpmpp-2m")
+    pictures: int = 2
 
 
 SHIPPED: Mapping[str, Shipped] = {
@@ -58,6 +60,7 @@ SHIPPED: Mapping[str, Shipped] = {
         against="fashion-mnist:test",
         recommended={"steps": 25},
         solvers=("ddpm-learned", "dpmpp-2m"),
+        pictures=60_000,
     ),
     "shapes": Shipped(
         order=Order("shapes", recipe="flow", width=48, images=540_000),
@@ -84,10 +87,10 @@ SHIPPED: Mapping[str, Shipped] = {
         needs="text",
         licence="CC-BY-4.0",
         data=(
-            "1,376 concepts in three styles (64 x 64, on white): Noto Emoji (Google, Apache License 2.0), Twemoji"
+            "1,240 of the 1,376 concepts of `emoji` in three styles (64 x 64, on white): Noto Emoji (Google, Apache License 2.0), Twemoji"
             " (Twitter and contributors, CC-BY 4.0), Fluent Emoji (Microsoft, MIT License), with labels and tags of"
-            " emojibase (MIT License); all of it as attributed in `src/nirvana/data/embedded/ATTRIBUTION.md`. Concepts"
-            " were held out as families, in all styles. Texts are read by all-MiniLM-L6-v2 (Apache License 2.0), which"
+            " emojibase (MIT License); all of it as attributed in `src/nirvana/data/embedded/ATTRIBUTION.md`. The others"
+            " were held out, as families and in all styles. Texts are read by all-MiniLM-L6-v2 (Apache License 2.0), which"
             " is no part of the weights. Pictures of this model may have to carry the attribution of Twemoji: its"
             " weights are under CC-BY 4.0."
         ),
@@ -100,6 +103,5 @@ SHIPPED: Mapping[str, Shipped] = {
         against="emoji:test",
         recommended={"guidance": 4.0},
         measure=concepts,
-        solvers=("dpmpp-2m",),
     ),
 }

@@ -290,3 +290,14 @@ def test_often_used_words_are_learnt_and_without_the_package_all_are(monkeypatch
     assert subject.encoder_of("auto", often * 30)["kind"] == "joint"
     monkeypatch.setattr(subject, "has_minilm", lambda: False)
     assert subject.encoder_of("auto", [f"word{n} other{n}" for n in range(50)])["kind"] == "joint"
+
+
+def test_examples_are_of_all_kinds_that_take_turns() -> None:
+    styles = ("flat", "noto", "3d", "line")
+    for period in (2, 3, 4):
+        captions = tuple((f"thing {n}, {styles[n % period]}",) for n in range(3720))
+        examples = subject.examples_of(Wording(), captions)
+        assert len(set(examples)) == subject.EXAMPLES
+        assert {text.split(", ")[1] for text in examples} == set(styles[:period])
+        numbers = [int(text.split()[1].strip(",")) for text in examples]
+        assert numbers == sorted(numbers) and max(np.diff([0, *numbers, 3720])) < 3720 / 4

@@ -27,8 +27,11 @@ def zoo(
         model: which card to show (the list of all)
     """
     if model is not None:
-        shown = card(model)
-        console.result(shown.text.rstrip(), {**shown.to_json(), "path": str(folder(model))})
+        shown, pictures = card(model), sorted(map(str, folder(model).glob("*.[ps][nv]g")))
+        listed = f"\n\npictures of the card: {', '.join(pictures)}" if pictures else ""
+        console.result(
+            shown.text.rstrip() + listed, {**shown.to_json(), "path": str(folder(model)), "pictures": pictures}
+        )
         return
     cards = [card(name) for name in names()]
     if not cards and not console.json:

@@ -34,6 +34,7 @@ _MOST_TEXTS = 30_000
 """More are not encoded beforehand unless that is asked for: at about 100 a second."""
 
 _SHOWN = 60
+_GOLDEN = (5**0.5 - 1) / 2
 
 EXAMPLES = 10
 """Captions that are kept with a model, to draw where nobody says what."""
@@ -193,9 +194,14 @@ def _short(text: str) -> str:
 
 
 def examples_of(wording: Wording, captions: Captions) -> tuple[str, ...]:
-    """Some captions, of pictures spread over the whole set, each once."""
+    """Some captions, of pictures spread over the whole set, each once.
+
+    Their places are multiples of the golden ratio: a period in the data, such as one picture of each style in turn,
+    would hide from even steps.
+    """
     with_text = [said for said in captions if said]
-    chosen = [with_text[i * len(with_text) // EXAMPLES] for i in range(EXAMPLES)]
+    places = sorted(int(i * _GOLDEN % 1 * len(with_text)) for i in range(EXAMPLES))
+    chosen = [with_text[place] for place in places]
     return tuple(dict.fromkeys(wording.wordings(said)[0] for said in chosen))
 
 
