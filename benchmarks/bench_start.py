@@ -20,7 +20,7 @@ from peers.driver import peers_python
 
 BARE = "a bare interpreter"
 FIRST_PROMPTS = (("shapes", "a red circle above a blue square", 6_000), ("emoji", "a red heart, flat emoji", 12_000))
-"""Models that ship, a prompt, and the milliseconds until the pictures are on the disk: in a bare install, and with text."""
+"""Models that ship, a prompt, and the milliseconds until its pictures are on the disk; emoji takes the extra `text`."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,9 @@ def main() -> None:
         if name != "nothing"
     ]
     text = table(["network, pictures", "told by", "time of a step", f"<= {MOST} with texts"], rows)
-    text += f"\nIn times of a step that is told nothing; batch 64, width {width}, encodings of `minilm` from the cache.\n"
+    text += (
+        f"\nIn times of a step that is told nothing; batch 64, width {width}, encodings of `minilm` from the cache.\n"
+    )
     publish("text", "What texts cost in training", asked.command("bench_text.py"), text, found, asked.docs)
 
 

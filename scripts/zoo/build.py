@@ -14,8 +14,8 @@ import numpy as np
 
 from nirvana import load, zoo
 from nirvana.data import open_data
-from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
 from nirvana.errors import Refused
+from nirvana.evaluate.evaluation import Outcome, Plan, evaluate
 from nirvana.files import Json, json_text, new_folder, write_chunks
 from nirvana.generate.family import recommending
 from nirvana.generate.model import Model
@@ -113,9 +113,13 @@ def said(model: Shipped, loaded: Model, sections: Sequence[Section]) -> dict[str
 
 def trained(loaded: Model) -> str:
     """Images seen and time taken, in a line."""
-    checkpoint = newest(loaded.run)
-    hours, minutes = divmod(round(checkpoint.seconds / 60), 60)
-    return f"{checkpoint.images:,} images, {f'{hours} h ' if hours else ''}{minutes} min"
+    return f"{newest(loaded.run).images:,} images, {took(loaded)}"
+
+
+def took(loaded: Model) -> str:
+    """The time that the training took, by the clock."""
+    hours, minutes = divmod(round(newest(loaded.run).seconds / 60), 60)
+    return f"{f'{hours} h ' if hours else ''}{minutes} min"
 
 
 def page(name: str, model: Shipped, loaded: Model, sections: Sequence[Section]) -> str:
@@ -172,6 +176,7 @@ def _training(loaded: Model) -> str:
     return (
         f"Recipe `{config['recipe']}`: {cast(int, info['parameters']) / 1e6:.2f} million numbers, width"
         f" {spec['network']['width']}, {plan['images']:,} images in batches of {plan['batch']}, seed {plan['seed']},"
-        f" {plan['precision']}. Averaged weights, stored in 16 bits. {trained(loaded)} by the clock, on a CPU"
-        f" ({versions['machine']}, two cores) beside other work. Versions: nirvana {versions['nirvana']}, torch {versions['torch']}."
+        f" {plan['precision']}. Averaged weights, stored in 16 bits. It took {took(loaded)} by the clock, on a"
+        f" CPU ({versions['machine']}, two cores) beside other work. Versions: nirvana {versions['nirvana']},"
+        f" torch {versions['torch']}."
     )

@@ -87,11 +87,12 @@ SHIPPED: Mapping[str, Shipped] = {
         needs="text",
         licence="CC-BY-4.0",
         data=(
-            "1,240 of the 1,376 concepts of `emoji` in three styles (64 x 64, on white): Noto Emoji (Google, Apache License 2.0), Twemoji"
-            " (Twitter and contributors, CC-BY 4.0), Fluent Emoji (Microsoft, MIT License), with labels and tags of"
-            " emojibase (MIT License); all of it as attributed in `src/nirvana/data/embedded/ATTRIBUTION.md`. The others"
-            " were held out, as families and in all styles. Texts are read by all-MiniLM-L6-v2 (Apache License 2.0), which"
-            " is no part of the weights. Pictures of this model may have to carry the attribution of Twemoji: its"
+            "1,240 of the 1,376 concepts of `emoji` in three styles (64 x 64, on white): Noto Emoji (Google, Apache"
+            " License 2.0), Twemoji (Twitter and contributors, CC-BY 4.0), Fluent Emoji (Microsoft, MIT License), with"
+            " labels and tags of emojibase (MIT License); all of it as attributed in"
+            " `src/nirvana/data/embedded/ATTRIBUTION.md`. The others were held out, as families, in all styles. Texts"
+            " are read by all-MiniLM-L6-v2 (Apache License 2.0), which is no part of the weights. Pictures of this"
+            " model may have to carry the attribution of Twemoji: its"
             " weights are under CC-BY 4.0."
         ),
         limits=(
