@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from nirvana import load, zoo
 from nirvana.data import open_data
@@ -169,6 +171,16 @@ trains, measures and writes all of this again; it goes on where it was stopped.
 """.replace(" \\\n", " ")
 
 
+def gflop(loaded: Model) -> float:
+    """10^9 operations of the network for a training image: those of a call, and twice as many backwards."""
+    parts = loaded.parts
+    with torch.no_grad():
+        cond = parts.conditioner(torch.zeros(1, dtype=torch.int64), None, ("a",))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        parts.denoiser.net(torch.zeros(1, *parts.shape), torch.zeros(1), cond)
+        return 3 * counter.get_total_flops() / 1e9
+
+
 def _training(loaded: Model) -> str:
     info = loaded.info()
     plan, versions = cast("Mapping[str, Any]", info["plan"]), cast("Mapping[str, Any]", info["versions"])
@@ -176,7 +188,7 @@ def _training(loaded: Model) -> str:
     return (
         f"Recipe `{config['recipe']}`: {cast(int, info['parameters']) / 1e6:.2f} million numbers, width"
         f" {spec['network']['width']}, {plan['images']:,} images in batches of {plan['batch']}, seed {plan['seed']},"
-        f" {plan['precision']}. Averaged weights, stored in 16 bits. It took {took(loaded)} by the clock, on a"
-        f" CPU ({versions['machine']}, two cores) beside other work. Versions: nirvana {versions['nirvana']},"
-        f" torch {versions['torch']}."
+        f" {plan['precision']}, {gflop(loaded):.1f} GFLOP an image forward and backward. Averaged weights, stored in 16"
+        f" bits. It took {took(loaded)} by the clock, on a CPU ({versions['machine']}, two cores) beside other work."
+        f" Versions: nirvana {versions['nirvana']}, torch {versions['torch']}."
     )
