@@ -27,4 +27,5 @@ def plant(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(RunFolder.open(make_run(home.parent / "made")), home / "tiny")
     (home / "tiny" / zoo.CARD).write_text(json.dumps(SAID))
     (home / "tiny" / zoo.TEXT).write_text("# tiny\n\nIt draws noise.\n")
+    (home / "tiny" / "samples.png").touch()
     monkeypatch.setattr(zoo, "_HERE", home)
