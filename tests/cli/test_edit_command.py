@@ -287,6 +287,10 @@ def test_results_do_not_lie_among_the_pictures(run: str, options: list[str], cap
         assert f"{folder} is a folder that pictures come from" in capsys.readouterr().err
         assert len(list(Path(folder).glob("*.png"))) == 2 + (folder == "photos")
     assert main(["vary", run, "photos", "--out", "photos", "--overwrite"]) == 0
+    Image.fromarray(np.zeros((8, 10), np.uint8)).save("photos/c.jpg")
+    assert main(["vary", run, "photos", "--out", "photos", "--overwrite"]) == 2
+    assert "cannot take the place of photos/c.jpg; choose another --out" in capsys.readouterr().err
+    Path("photos/c.jpg").unlink()
 
 
 def test_a_mask_that_is_white_everywhere_is_said(run: str, capsys: Captured) -> None:

@@ -72,7 +72,7 @@ def edit(
 
     folder, blends = check_folder(drawing.out), change.end is not None
     inputs = _inputs(image, other, blends)
-    _check_apart(folder, image, other, drawing)
+    _check_apart(folder, image, other, inputs, drawing)
     found = load(model, device=drawing.device)
     started, outcome = time.perf_counter(), _Outcome()
     ask = partial(drawing.request, found, prompt)
@@ -151,7 +151,7 @@ def _pictures(folder: Path) -> list[Path]:
     return list(names.values())
 
 
-def _check_apart(folder: Path, image: str, other: str | None, drawing: Drawing) -> None:
+def _check_apart(folder: Path, image: str, other: str | None, inputs: Sequence[_Input], drawing: Drawing) -> None:
     """Refused where results would lie among what the next edit takes for pictures, but for those in their place."""
     for name in (image, other):
         one = None if name is None else Path(name).expanduser()
@@ -159,6 +159,9 @@ def _check_apart(folder: Path, image: str, other: str | None, drawing: Drawing) 
             continue
         if name is other or drawing.n > 1 or not drawing.overwrite:
             raise Refused(f"{folder} is a folder that pictures come from; choose another --out for the results")
+        beside = next((each.picture for each in inputs if each.picture.suffix != ".png"), None)
+        if beside is not None:
+            raise Refused(f"results are PNG files, which cannot take the place of {beside}; choose another --out")
 
 
 def _task(edit: Edit, one: _Input, folder: Path, drawing: Drawing, *, several: bool, animate: bool) -> _Task:

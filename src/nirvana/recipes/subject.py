@@ -11,13 +11,16 @@ from nirvana.condition import (
     MINILM,
     Conditioner,
     FrozenEncoder,
+    JointEncoder,
     LabelConditioner,
     NoConditioner,
+    TextConditioner,
     frozen_from_config,
     has_minilm,
     joint_config,
     joint_extended,
 )
+from nirvana.condition.encoder import MOST_PLACES
 from nirvana.condition.frozen import HUB
 from nirvana.data import Captions, Dataset, Wording
 from nirvana.data.wording import PLACE
@@ -174,6 +177,11 @@ def hard_to_read(conditioner: Conditioner, texts: Sequence[str]) -> tuple[str, .
     """What of the captions of a training the model does not read as they are, in words: nothing is cut in silence."""
     if isinstance(conditioner, LabelConditioner | NoConditioner):
         return ()
+    encoder = (conditioner if isinstance(conditioner, TextConditioner) else conditioner.text).encoder
+    if isinstance(encoder, JointEncoder) and encoder.places < MOST_PLACES:
+        learns = all(parameter.requires_grad for parameter in encoder.parameters())
+        if learns:  # its tokens and places were made for these captions: 100,000 need not be read again
+            return ()
     readings = [conditioner.read(text) for text in texts]
     found = {
         "are longer than what is read at once, and read in pieces that do not know of each other": [
