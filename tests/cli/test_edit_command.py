@@ -129,6 +129,11 @@ def test_a_folder_goes_on_on_another_machine_and_not_with_other_weights(
     monkeypatch.setattr(origin, "machine", lambda *_: {"threads": 64})
     capsys.readouterr()
     assert main(command) == 0 and "2 were there already" in capsys.readouterr().out
+    assert main([*command, "--overwrite"]) == 0 and "2 pictures edited" in capsys.readouterr().out
+    older: Any = read_png_metadata(Path("varied/a.png"))
+    written = {name: value for name, value in older.items() if name not in ("share", "to", "read")}
+    Path("varied/a.png").write_bytes(read_photo("varied/a.png").png(written))
+    assert main(command) == 0 and "2 were there already" in capsys.readouterr().out
     other = str(make_run(tmp_path / "other", seed=5))
     assert main(["vary", other, "photos", "cat", "--out", "varied"]) == 2
     assert "varied/a.png is there and was made otherwise (by other weights)" in capsys.readouterr().err
@@ -143,13 +148,21 @@ def test_what_cannot_be_edited_is_left_out_and_said(run: str, capsys: Captured) 
         Image.fromarray(np.zeros(size, np.uint8)).save(f"masks/{name}.png")
     Path("photos/folder.png").mkdir()
     Path("photos/gone.png").symlink_to("nowhere.png")
-    Image.fromarray(np.zeros((8, 10), np.uint8)).save("masks/gone.png")
+    Path("photos/loop.png").symlink_to("loop.png")
+    for name in ("gone", "loop"):
+        Image.fromarray(np.zeros((8, 10), np.uint8)).save(f"masks/{name}.png")
     assert main(["inpaint", run, "photos", "masks", "--out", "filled"]) == 2
     said = capsys.readouterr()
     assert "2 pictures edited in filled" in said.out
-    for message in ("masks/black.png is black everywhere", "masks/small.png is 5x5", "photos/gone.png: no such file"):
-        assert message in said.err
-    assert "3 of 5 pictures were left out, the first being" in said.err.splitlines()[-1]
+    for message in (
+        "photos/black.png: the mask ",
+        "masks/black.png is black everywhere",
+        "photos/small.png: masks/small.png is 5x5",
+        "photos/gone.png: no such file",
+        "photos/loop.png: Too many levels",
+    ):
+        assert message in said.err, message
+    assert "4 of 6 pictures were left out, the first being photos/black.png: " in said.err.splitlines()[-1]
     assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png", "b.png"]
     assert main(["inpaint", run, "photos", "masks", "--method", "learned", "--out", "filled"]) == 2
     assert "left out" not in capsys.readouterr().err  # no picture can have it
@@ -159,6 +172,10 @@ def test_the_mask_is_never_overwritten(run: str, capsys: Captured) -> None:
     before = Path("masks/a.png").read_bytes()
     assert main(["inpaint", run, "photos/a.png", "masks/a.png", "--out", "masks", "--overwrite"]) == 2
     assert "masks/a.png is the mask; choose another --out" in capsys.readouterr().err
+    Path("photos/a-mask.png").write_bytes(before)
+    assert main(["inpaint", run, "photos", "photos/a-mask.png", "cat", "--out", "photos", "--overwrite"]) == 0
+    assert Path("photos/a-mask.png").read_bytes() == before and "2 pictures edited" in capsys.readouterr().out
+    Path("photos/a-mask.png").unlink()
     assert main(["inpaint", run, "photos", "masks", "--out", "masks", "--overwrite"]) == 2
     assert "masks is a folder that pictures come from" in capsys.readouterr().err
     assert Path("masks/a.png").read_bytes() == before
@@ -291,6 +308,8 @@ def test_results_do_not_lie_among_the_pictures(run: str, options: list[str], cap
     assert main(["vary", run, "photos", "--out", "photos", "--overwrite"]) == 2
     assert "cannot take the place of photos/c.jpg; choose another --out" in capsys.readouterr().err
     Path("photos/c.jpg").unlink()
+    assert main(["outpaint", run, "photos", "--to", "12x9", "--out", "photos", "--overwrite"]) == 2
+    assert "that was extended could not be told from one that was not" in capsys.readouterr().err
 
 
 def test_a_mask_that_is_white_everywhere_is_said(run: str, capsys: Captured) -> None:
@@ -348,7 +367,7 @@ def test_python_makes_the_same_files(run: str, args: list[str], call: str, capsy
         (["blend", "RUN", "empty", "photos/b.png"], "empty has no pictures"),
         (["vary", "RUN", "loop.png"], "loop.png"),
         (["outpaint", "RUN", "photos/a.png", "--to", "60000x60000"], "more than 134217728 pixels"),
-        (["vary", "RUN", "photos/a.png", "--strength", "1e-6"], "give a larger strength, or fewer steps"),
+        (["outpaint", "RUN", "photos/a.png", "--to", "20x20", "--rule", "cfg++"], "use the method ddnm"),
         (["vary", "RUN", "photos/a.png", "--guidance", "3"], "needs labels, and the request has none"),
         (["blend", "RUN", "photos/a.png", "photos/b.png", "-n", "-1"], "n must be at least 1, got -1"),
         (["blend", "RUN", "photos/a.png", "photos/b.png", "-n", "1"], "needs two pictures or more, got 1"),

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from nirvana.diffusion import grid as grids
 from nirvana.diffusion.grid import (
     EDM_RANGE,
     GRIDS,
@@ -266,10 +267,14 @@ def test_below_a_little_noise_the_number_of_steps_is_found_by_halving():
 
 
 @pytest.mark.parametrize(("grid", "strength", "n"), [(karras(), 1e-3, 2), (uniform, 1e-6, 25)])
-def test_so_little_noise_that_no_grid_has_the_steps_there_is_refused(grid: Grid, strength: float, n: int):
-    with pytest.raises(ValueError, match=f"it has no {n} levels, however fine it is"):
+def test_so_little_noise_that_no_grid_has_the_steps_there_is_refused(
+    grid: Grid, strength: float, n: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(grids, "FINEST", 256)
+    with pytest.raises(ValueError, match=f"it has no {n} levels in at most 256 steps; give a larger strength"):
         below(grid, strength)(RectifiedFlow(), n)
     assert len(below(grid, strength)(RectifiedFlow(), 1)) == 2  # to data at once
+    assert len(below(uniform, 0.6)(RectifiedFlow(), 300)) == 301  # more than are tried for fewer steps
 
 
 def test_the_whole_strength_is_the_grid_and_none_is_refused():

@@ -165,6 +165,12 @@ def test_colours_of_more_bits_than_can_be_read_are_refused(tmp_path: Path) -> No
     (tmp_path / "b.jp2").write_bytes(deep)
     layers = values(4, deep=True)
     tifffile.imwrite(tmp_path / "a.tif", layers, photometric="rgb", extrasamples=["assocalpha"])
+    Image.fromarray(values(3, size=(32, 32))).save(tmp_path / "lzw.tif", compression="tiff_lzw")
+    packed = (tmp_path / "lzw.tif").read_bytes()
+    with Image.open(tmp_path / "lzw.tif") as lzw:
+        lzw.tag_v2[258] = (16, 16, 16)  # pyright: ignore[reportAttributeAccessIssue]
+        with pytest.raises(PictureError, match=r"unpacked \(.*imagecodecs.*save it"):
+            kept(lzw, packed)
     for name, message in (
         ("a.ppm", "colours of 16 bits, of which only 8 can be read from PPM; convert it to PNG"),
         ("b.jp2", "colours of 16 bits"),

@@ -324,6 +324,8 @@ def test_what_is_not_read_whole_is_said_by_all_that_draw_and_refused_under_stric
     out = ["--out", str(tmp_path / "x")]
     vary = ["vary", run, file, "a \N{SNOWMAN}", "--encode", "--source", LONG, "--steps", "2", *out]
     sheet = ["sheet", run, "--x", f"prompt=a red circle|{LONG}", "--steps", "1", "--out", str(tmp_path / "sheet.png")]
+    assert main(["vary", run, file, "--steps", "2", "--out", str(tmp_path / "y")]) == 0
+    assert "the prompt" not in capsys.readouterr().err  # there is none
     for command, said in ((vary, f"the prompt '{LONG[:57]}...': it is read in"), (sheet, "it is read in")):
         assert main([*command, "--strict"]) == 2
         assert "tokens, and" in capsys.readouterr().err and not (tmp_path / "sheet.png").exists()

@@ -23,7 +23,8 @@ class Drawing(drawing.Drawing):
     solver: Annotated[str | None, arg(metavar="NAME[:KEY=X,...]", help_behavior_hint="")] = None
     """how a step is made (what the run recommends; where a picture is encoded dpmpp-2m)"""
     guidance: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None
-    """0 ignores the prompt or label, 1 follows it, more exaggerates it (what the run recommends)"""
+    """0 ignores the prompt or label, 1 follows it, more exaggerates it (what the run recommends; 0 where nothing is
+    said)"""
     rule: Annotated[str, arg(metavar="NAME[:KEY=X,...]")] = "cfg"
     """how guidance is applied: cfg, cfg++, rescale, apg, threshold"""
     negative: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None

@@ -151,8 +151,8 @@ def blend(
 
     Both are encoded along the flow backwards, and what lies between their noises is drawn: each picture on the way is
     one the model may draw, and the ends are A and B, up to the error of the solver (more --steps bring them nearer) and
-    while --guidance is 1, as it is here unless you say otherwise. Writes DIR/A-B-000.png, ..., A-B-grid.png. A and B
-    may be folders: of pictures of the same names, or one of them a picture that goes with all of the other.
+    while --guidance is 1, as it is here where something is said of them. Writes DIR/A-B-000.png, ..., A-B-grid.png.
+    A and B may be folders: of pictures of the same names, or one of them a picture that goes with all of the other.
 
     examples:
       nirvana blend runs/flowers a.png b.png

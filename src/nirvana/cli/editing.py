@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -27,17 +27,25 @@ class _Input(NamedTuple):
     other: Path | None
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """An edit and where its pictures go, of which a strip and an animation may be made. own: over the picture itself,
-    which after an interruption is not there any more.
+@dataclass(frozen=True)
+class _Targets:
+    """Where the pictures of an edit go, of which a strip and an animation may be made. own: in the place of one that
+    they are made of.
     """
 
-    edit: Edit
     paths: Sequence[Path]
     own: bool
-    strip: Path | None = None
-    animation: Path | None = None
+    strip: Path | None
+    animation: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """An edit and where its pictures go. own: over the picture itself, which after an interruption is gone."""
+
+    edit: Edit
+    to: _Targets
+    own: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +80,16 @@ def edit(
 
     folder, blends = check_folder(drawing.out), change.end is not None
     inputs = _inputs(image, other, blends)
-    _check_apart(folder, image, other, inputs, drawing)
+    _check_apart(folder, image, other, inputs, drawing, grows=size is not None)
+    targets = [_targets(one, folder, drawing, blends=blends, animate=animate) for one in inputs]
     found = load(model, device=drawing.device)
     started, outcome = time.perf_counter(), _Outcome()
     ask = partial(drawing.request, found, prompt)
-    asked = ask(settled(found, change, context))  # what no picture can have is said once, and now
-    note_readings(console, found.sampler(asked.weights).readings(asked))
-    for number, one in enumerate(inputs):
+    # What no picture can have is said once, and now.
+    asked = ask(settled(found, change if size is None else replace(change, right=1), context))
+    said = [reading for reading in found.sampler(asked.weights).readings(asked) if reading.text or prompt is not None]
+    note_readings(console, said)
+    for number, (one, target) in enumerate(zip(inputs, targets, strict=True)):
         ends = (None, one.other) if blends else (one.other, None)
         try:
             ready = prepare_edit(
@@ -87,14 +98,15 @@ def edit(
         except Refused as error:
             if len(inputs) == 1:
                 raise
-            console.note(f"left out: {error}")
-            outcome.left_out.append(error)
+            named = error if str(one.picture) in str(error) else Refused(f"{one.picture}: {error}")
+            console.note(f"left out: {named}")
+            outcome.left_out.append(named)
             continue
-        task = _task(ready, one, folder, drawing, several=len(inputs) > 1, animate=animate)
+        task = _Task(ready, target, target.own and len(inputs) > 1)
         what = ("blending" if blends else "editing") + (f" {number + 1} of {len(inputs)}" if len(inputs) > 1 else "")
         if not _done(console, task, one, what, drawing):
             outcome.kept.append(one)
-        outcome.files.extend([*task.paths, *_summary(task)])
+        outcome.files.extend([*target.paths, *_summary(task)])
     took = duration(time.perf_counter() - started)
     _report(console, outcome, len(inputs), f" of {drawing.n} pictures" if blends else "", folder, took)
 
@@ -121,7 +133,10 @@ def _inputs(image: str, other: str | None, blends: bool) -> list[_Input]:
     """What to edit. Refused where there is nothing, or a picture of a folder has no partner in the other one."""
     at, beside = Path(image).expanduser(), None if other is None else Path(other).expanduser()
     if beside is None or not beside.is_dir():
-        return [_Input(picture, beside) for picture in (_pictures(at) if at.is_dir() else [at])]
+        pictures = _pictures(at) if at.is_dir() else [at]
+        if len(pictures) > 1 and beside is not None and beside.exists():  # one for all, which may lie among them
+            pictures = [picture for picture in pictures if not (picture.exists() and picture.samefile(beside))]
+        return [_Input(picture, beside) for picture in pictures]
     if not at.is_dir():
         if not blends:
             raise Refused(f"{beside} is a folder and {at} a picture; name one mask")
@@ -151,39 +166,48 @@ def _pictures(folder: Path) -> list[Path]:
     return list(names.values())
 
 
-def _check_apart(folder: Path, image: str, other: str | None, inputs: Sequence[_Input], drawing: Drawing) -> None:
-    """Refused where results would lie among what the next edit takes for pictures, but for those in their place."""
+def _check_apart(
+    folder: Path, image: str, other: str | None, inputs: Sequence[_Input], drawing: Drawing, *, grows: bool
+) -> None:
+    """Refused where results would lie among what the next edit takes for pictures, but for those in their place.
+
+    grows: to a given size, which pictures that were edited have already.
+    """
     for name in (image, other):
         one = None if name is None else Path(name).expanduser()
         if one is None or not one.is_dir() or not folder.is_dir() or not one.samefile(folder):
             continue
         if name is other or drawing.n > 1 or not drawing.overwrite:
             raise Refused(f"{folder} is a folder that pictures come from; choose another --out for the results")
+        if grows:
+            raise Refused(
+                f"a picture in {folder} that was extended could not be told from one that was not; choose another --out"
+            )
         beside = next((each.picture for each in inputs if each.picture.suffix != ".png"), None)
         if beside is not None:
             raise Refused(f"results are PNG files, which cannot take the place of {beside}; choose another --out")
 
 
-def _task(edit: Edit, one: _Input, folder: Path, drawing: Drawing, *, several: bool, animate: bool) -> _Task:
-    """Where the pictures of `edit` go. Refused where that is a picture it is made of, unless it may be overwritten."""
+def _targets(one: _Input, folder: Path, drawing: Drawing, *, blends: bool, animate: bool) -> _Targets:
+    """Where the pictures of `one` go. Refused where that is a picture it is made of, unless it may be overwritten."""
     from nirvana.generate.images import numbered
 
-    blends, n, picture = edit.request.blends, drawing.n, one.picture
+    n, picture, mask = drawing.n, one.picture, None if blends else one.other
     stem = f"{picture.stem}-{cast(Path, one.other).stem}" if blends else picture.stem
     paths = [folder / name for name in ([f"{stem}.png"] if n == 1 else numbered(f"{stem}-", n))]
     strip = folder / f"{stem}-grid.png" if blends else None
     animation = folder / f"{stem}-animation.webp" if animate else None
+    made_of = [path for path in (picture, one.other) if path is not None and path.exists()]
     own = False
     for path in (*paths, *filter(None, (strip, animation))):
-        if not path.exists():
+        if not path.exists() or not any(path.samefile(source) for source in made_of):
             continue
-        if one.other is not None and path.samefile(one.other) and not blends:
+        if mask is not None and mask.exists() and path.samefile(mask):
             raise Refused(f"{path} is the mask; choose another --out")
-        if path.samefile(picture) or (one.other is not None and path.samefile(one.other)):
-            if not drawing.overwrite:
-                raise Refused(f"{path} is the picture that is edited; choose another --out, or add --overwrite")
-            own = True
-    return _Task(edit, paths, own and several, strip, animation)
+        if not drawing.overwrite:
+            raise Refused(f"{path} is the picture that is edited; choose another --out, or add --overwrite")
+        own = True
+    return _Targets(paths, own, strip, animation)
 
 
 def _done(console: Console, task: _Task, one: _Input, what: str, drawing: Drawing) -> bool:
@@ -203,14 +227,14 @@ def _todo(task: _Task, *, overwrite: bool) -> list[range]:
 
     request, origin = task.edit.request, task.edit.origin
     missing = [
-        i for i in range(request.n) if not _there(task, task.paths[i], edit_record(i, request, origin), overwrite)
+        i for i in range(request.n) if not _there(task, task.to.paths[i], edit_record(i, request, origin), overwrite)
     ]
     todo = [batch for batch in request.batches() if not set(batch).isdisjoint(missing)]
-    if task.strip is not None:
-        _there(task, task.strip, grid_record(request, origin), overwrite)
+    if task.to.strip is not None:
+        _there(task, task.to.strip, grid_record(request, origin), overwrite)
     # An animation says nothing of itself, and is made last, of pictures that are all there.
-    if task.animation is not None and todo and task.animation.exists() and not overwrite:
-        raise Refused(_otherwise(task.animation, "which an animation does not say"))
+    if task.to.animation is not None and todo and task.to.animation.exists() and not overwrite:
+        raise Refused(_otherwise(task.to.animation, "which an animation does not say"))
     return todo
 
 
@@ -222,7 +246,7 @@ def _there(task: _Task, path: Path, record: Mapping[str, Json], overwrite: bool)
     if not path.exists():
         return False
     try:
-        other = difference(read_png_metadata(path), record, own=task.own)
+        other = difference(read_png_metadata(path), record, own=task.own, exact=overwrite and not task.own)
     except Refused:
         other = "not by nirvana"
     if other is not None and not overwrite:
@@ -240,7 +264,7 @@ def _draw(console: Console, task: _Task, todo: Sequence[range], what: str, drawi
     from nirvana.generate.editing import EditPreview
     from nirvana.generate.edits import edit_record
 
-    edit, folder, done = task.edit, task.paths[0].parent, 0
+    edit, folder, done = task.edit, task.to.paths[0].parent, 0
     batches, origin = iter(todo), edit.origin
     remove_abandoned(folder / "*")
     with console.progress(what, edit.steps(todo), "steps", preview=not drawing.no_preview) as bar:
@@ -252,7 +276,7 @@ def _draw(console: Console, task: _Task, todo: Sequence[range], what: str, drawi
             with explained(folder, "make room, or choose another --out"):
                 folder.mkdir(parents=True, exist_ok=True)
                 for i, photo in zip(next(batches), event, strict=True):
-                    write_bytes(task.paths[i], photo.png(edit_record(i, edit.request, origin)))
+                    write_bytes(task.to.paths[i], photo.png(edit_record(i, edit.request, origin)))
 
 
 def _summary(task: _Task) -> list[Path]:
@@ -263,11 +287,11 @@ def _summary(task: _Task) -> list[Path]:
     from nirvana.generate.edits import Edited
     from nirvana.modality import save_animation
 
-    if task.strip is None:
+    if task.to.strip is None:
         return []
-    result = Edited([read_photo(path) for path in task.paths], task.edit.request, task.edit.origin)
-    with explained(task.strip.parent, "make room, or choose another --out"):
-        write_bytes(task.strip, result.grid_png())
-        if task.animation is not None:
-            save_animation(there_and_back(result.array), task.animation)
-    return [task.strip, *([] if task.animation is None else [task.animation])]
+    result = Edited([read_photo(path) for path in task.to.paths], task.edit.request, task.edit.origin)
+    with explained(task.to.strip.parent, "make room, or choose another --out"):
+        write_bytes(task.to.strip, result.grid_png())
+        if task.to.animation is not None:
+            save_animation(there_and_back(result.array), task.to.animation)
+    return [task.to.strip, *([] if task.to.animation is None else [task.to.animation])]

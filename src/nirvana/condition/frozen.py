@@ -179,7 +179,7 @@ class FrozenEncoder:
             if now != then:
                 raise Refused(
                     f"the text encoder {self.source} has other {what} than the model was trained with; put the old"
-                    " ones back, or train anew"
+                    " ones back (or the version of transformers that read them so), or train anew"
                 )
         return found
 

@@ -24,7 +24,7 @@ EDM_RANGE: LamRange = (-math.log(80), -math.log(0.002))
 """sigma_max = 80 and sigma_min = 0.002 of EDM (Karras et al. 2022, table 1)."""
 
 FINEST = 2**16
-"""The most steps of which a part is taken, where only little noise is walked."""
+"""The most steps of which a part is taken, where only little noise is walked and no more than a quarter are wanted."""
 
 FIRST_TIME = 1e-3
 """The time next to data on a schedule that is no table (Karras et al. 2022, table 1, eps_s of VP)."""
@@ -140,7 +140,7 @@ def below(grid: Grid, strength: float) -> Grid:
 
     Of the fewest steps of `grid` with n levels at less noise, these. strength 1 is `grid`. Raises ValueError unless
     0 < strength <= 1, for a `grid` of a given number of levels, and where so little noise has n levels in none of
-    `FINEST` steps.
+    `FINEST` steps, or 4 n.
     """
     if not 0 < strength <= 1:
         raise ValueError(f"a strength of {strength:g} is no part of the way to noise: give more than 0, at most 1")
@@ -159,8 +159,8 @@ def below(grid: Grid, strength: float) -> Grid:
         steps = _fewest(enough, _count(n))
         if steps is None:
             raise ValueError(
-                f"below the strength {strength:g} it has no {n} levels, however fine it is; give a larger strength, or"
-                " fewer steps"
+                f"below the strength {strength:g} it has no {n} levels in at most {_finest(n)} steps; give a larger"
+                " strength, or fewer steps"
             )
         return rewalked([first, *grid(schedule, steps)[-n:]])
 
@@ -168,13 +168,18 @@ def below(grid: Grid, strength: float) -> Grid:
 
 
 def _fewest(enough: Callable[[int], bool], start: int) -> int | None:
-    """The fewest steps, from `start`, that are `enough`; None where `FINEST` are not."""
+    """The fewest steps, from `start`, that are `enough`; None where those of the finest grid are not."""
     few, steps = start, start
     while not enough(steps):
-        if steps == FINEST:
+        if steps == _finest(start):
             return None
-        few, steps = steps + 1, min(2 * steps, FINEST)
+        few, steps = steps + 1, min(2 * steps, _finest(start))
     return few + bisect_left(range(few, steps), True, key=enough)
+
+
+def _finest(n: int) -> int:
+    """The most steps that are tried where n are wanted."""
+    return max(FINEST, 4 * n)
 
 
 def _given(

@@ -72,7 +72,12 @@ def _of_tiff(data: bytes) -> tuple[Values, np.ndarray | None]:
 
     with tifffile.TiffFile(BytesIO(data)) as file:
         page = file.pages.first
-        layers, planes = page.asarray(), page.samplesperpixel
+        try:
+            layers, planes = page.asarray(), page.samplesperpixel
+        except ValueError as error:  # packed in a way that takes another library, such as LZW
+            raise PictureError(
+                f"16-bit colours that cannot be unpacked ({error}); save it uncompressed or as PNG"
+            ) from None
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and planes > 1:
             layers = np.moveaxis(layers, 0, -1)
         if layers.dtype.kind != "u" or page.photometric != tifffile.PHOTOMETRIC.RGB:

@@ -133,6 +133,8 @@ def read_photo(path: str | Path) -> Photo:
         raise Refused(f"{path}: no such file; name a picture") from None
     except IsADirectoryError:
         raise Refused(f"{path} is a folder; name a picture in it") from None
+    except OSError as error:
+        raise Unreadable(f"{path}: {reason(error)}; name a picture that can be opened") from None
     try:
         return photo_of(data)
     except Exception as error:  # Pillow raises anything on damaged files

@@ -161,8 +161,8 @@ class Editable:
         """n pictures on the way from `first` to `last`, drawn from between their noises; the ends are these two.
 
         source: what both show, or [what the first shows, what the last]; they are encoded under it, and all are drawn
-        under it unless there is a prompt (or label). None of them: nothing is said. guidance: None is 1, since with
-        more the ends move away. fit: scale and crop `last` to the size of `first`.
+        under it unless there is a prompt (or label). None of them: nothing is said. guidance: None is 1 where
+        something is said, since with more the ends move away. fit: scale and crop `last` to the size of `first`.
         """
         how = Drawing(label, n, steps, solver, guidance, rule, negative, grid, batch=batch)
         ask = partial(how.request, self, prompt)

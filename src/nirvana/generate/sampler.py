@@ -245,7 +245,8 @@ class Sampler(PictureSampler[ModelParts]):
         """The steps + 1 noise levels that `request` visits; Refused where its grid or its network has none such."""
         strength = 1.0 if request.edit is None else request.edit.strength
         key = request.grid, request.steps, strength
-        if key not in self._levels:
+        levels = self._levels.get(key)
+        if levels is None:
             grid = below(grid_of(request.grid, self.parts.trained_lam), strength)
             try:
                 levels = grid(self.parts.schedule, request.steps)
@@ -254,7 +255,7 @@ class Sampler(PictureSampler[ModelParts]):
                 name = name_of(request.grid)
                 raise Refused(f"the grid '{name}' cannot have {request.steps} steps here: {error}") from None
             self._levels = {key: levels}  # of the latest alone: an edit asks for the same ones again and again
-        return self._levels[key]
+        return levels
 
     def stream(self, request: SampleRequest, batches: Sequence[range] | None = None) -> Iterator[Preview]:
         """A `Preview` at every step of every batch (or only of `batches`). Stop iterating to cancel.
