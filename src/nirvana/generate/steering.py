@@ -170,7 +170,8 @@ class Steering:
     def _unled(self) -> bool:
         """Whether the pictures need be of nothing: guidance follows no label, or leads away from something else."""
         request = self.request
-        return request.guidance in (0, 1) or request.negative is not None or self.weak is not None
+        plain = request.guidance == 0 or (request.guidance == 1 and request.edit is not None)
+        return plain or request.negative is not None or self.weak is not None
 
     @property
     def _steered(self) -> bool:
