@@ -129,8 +129,8 @@ def test_findings_that_fail_are_said():
 
 def test_moments_of_a_mixture_are_those_of_its_closed_form():
     """Draws of the law itself are within chance; its bias is seen, of the mean alone and of the variance alone."""
-    for method, worst in ((Langevin(16), (0.0, 0.03)), (DDNM(), (0.1, 9.0)), (Faulty(SOUND, noise=Louder), (0.06, 9))):
-        found = drawn_errors(method, "ddim", LEVELS, 20_000)
+    for method, worst in ((SOUND, (0.0, 0.08)), (DDNM(), (0.3, 9.0)), (Faulty(SOUND, noise=Louder), (0.1, 9.0))):
+        found = drawn_errors(method, "ddim", LEVELS, 3_000)
         assert worst[0] <= found.worst <= worst[1] and found.known == 0
     one_step = drawn_errors(Replacement(), "ddim", [Level.of(0.0, 1.0), Level.of(1.0, 0.0)], 100)
     assert one_step.cov == pytest.approx(1)  # all draws are the mean of the mixture

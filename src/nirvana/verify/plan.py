@@ -77,7 +77,7 @@ QUICK = Effort(
     inpainted=("ddim", "euler-ancestral"),
     inner=(1, 4, 16),
     cases=1000,
-    drawn=5_000,
+    drawn=3_000,
 )
 
 
