@@ -57,6 +57,20 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(np.full((8, 10), 255, np.uint8)).save(name)
 
 
+def stopped_at_the_second(monkeypatch: pytest.MonkeyPatch) -> list[range]:
+    """The batches that are begun; the second is interrupted."""
+    own, begun = Editing.run, list[range]()
+
+    def run(self: Editing, *args: Any) -> Any:
+        begun.append(args[-1])
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return own(self, *args)
+
+    monkeypatch.setattr(Editing, "run", run)
+    return begun
+
+
 def test_inpaint_writes_pictures_with_their_record(run: str, capsys: Captured) -> None:
     assert main(["inpaint", run, "photos/a.png", "masks/a.png", "dog", "-n", "2", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -72,15 +86,7 @@ def test_inpaint_writes_pictures_with_their_record(run: str, capsys: Captured) -
 
 def test_a_folder_goes_on_where_it_was_stopped(run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["inpaint", run, "photos", "masks", "cat", "--out", "filled"]
-    own, begun = Editing.run, list[str]()
-
-    def stopped(self: Editing, *args: Any) -> Any:
-        begun.append("edit")
-        if len(begun) == 2:
-            raise KeyboardInterrupt
-        return own(self, *args)
-
-    monkeypatch.setattr(Editing, "run", stopped)
+    begun = stopped_at_the_second(monkeypatch)
     assert main(command) == 130
     first = Path("filled/a.png").read_bytes()
     assert sorted(path.name for path in Path("filled").iterdir()) == ["a.png"]
@@ -97,15 +103,7 @@ def test_a_folder_goes_on_where_it_was_stopped(run: str, capsys: Captured, monke
 def test_with_overwrite_a_folder_goes_on_too_also_in_place(
     run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, drawn = Editing.run, list[str]()
-
-    def stopped(self: Editing, *args: Any) -> Any:
-        drawn.append("edit")
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        return own(self, *args)
-
-    monkeypatch.setattr(Editing, "run", stopped)
+    drawn = stopped_at_the_second(monkeypatch)
     for folder in ("varied", "photos"):
         drawn.clear()
         command = ["vary", run, "photos", "cat", "--strength", "0.4", "--out", folder, "--overwrite"]
@@ -267,15 +265,7 @@ def test_blend_goes_from_a_to_b_and_on_where_it_was_stopped(
     run: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["blend", run, "photos/a.png", "photos/b.png", "--source", "cat", "--source", "dog", "--batch", "3"]
-    own, begun = Editing.run, list[range]()
-
-    def stopped(self: Editing, *args: Any) -> Any:
-        begun.append(args[-1])
-        if len(begun) == 2:
-            raise KeyboardInterrupt
-        return own(self, *args)
-
-    monkeypatch.setattr(Editing, "run", stopped)
+    begun = stopped_at_the_second(monkeypatch)
     assert main([*command, "-n", "4", "--animate"]) == 130
     assert sorted(path.name for path in Path("edited").iterdir()) == [f"a-b-00{i}.png" for i in range(3)]
     assert main([*command, "-n", "4", "--animate", "--json"]) == 0

@@ -29,8 +29,8 @@ class _Input(NamedTuple):
 
 @dataclass(frozen=True)
 class _Targets:
-    """Where the pictures of an edit go, of which a strip and an animation may be made. own: in the place of one that
-    they are made of.
+    """Where the pictures of an edit go, of which a strip and an animation may be made. own: over pictures of
+    a folder that they are made of, which after an interruption are gone.
     """
 
     paths: Sequence[Path]
@@ -41,11 +41,10 @@ class _Targets:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """An edit and where its pictures go. own: over the picture itself, which after an interruption is gone."""
+    """An edit and where its pictures go."""
 
     edit: Edit
     to: _Targets
-    own: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,8 @@ def edit(
     folder, blends = check_folder(drawing.out), change.end is not None
     inputs = _inputs(image, other, blends)
     _check_apart(folder, image, other, inputs, drawing, grows=size is not None)
-    targets = [_targets(one, folder, drawing, blends=blends, animate=animate) for one in inputs]
+    several = len(inputs) > 1
+    targets = [_targets(one, folder, drawing, blends=blends, animate=animate, several=several) for one in inputs]
     found = load(model, device=drawing.device)
     started, outcome = time.perf_counter(), _Outcome()
     ask = partial(drawing.request, found, prompt)
@@ -102,7 +102,7 @@ def edit(
             console.note(f"left out: {named}")
             outcome.left_out.append(named)
             continue
-        task = _Task(ready, target, target.own and len(inputs) > 1)
+        task = _Task(ready, target)
         what = ("blending" if blends else "editing") + (f" {number + 1} of {len(inputs)}" if len(inputs) > 1 else "")
         if not _done(console, task, one, what, drawing):
             outcome.kept.append(one)
@@ -188,7 +188,7 @@ def _check_apart(
             raise Refused(f"results are PNG files, which cannot take the place of {beside}; choose another --out")
 
 
-def _targets(one: _Input, folder: Path, drawing: Drawing, *, blends: bool, animate: bool) -> _Targets:
+def _targets(one: _Input, folder: Path, drawing: Drawing, *, blends: bool, animate: bool, several: bool) -> _Targets:
     """Where the pictures of `one` go. Refused where that is a picture it is made of, unless it may be overwritten."""
     from nirvana.generate.images import numbered
 
@@ -206,7 +206,7 @@ def _targets(one: _Input, folder: Path, drawing: Drawing, *, blends: bool, anima
             raise Refused(f"{path} is the mask; choose another --out")
         if not drawing.overwrite:
             raise Refused(f"{path} is the picture that is edited; choose another --out, or add --overwrite")
-        own = True
+        own = several
     return _Targets(paths, own, strip, animation)
 
 
@@ -246,7 +246,7 @@ def _there(task: _Task, path: Path, record: Mapping[str, Json], overwrite: bool)
     if not path.exists():
         return False
     try:
-        other = difference(read_png_metadata(path), record, own=task.own, exact=overwrite and not task.own)
+        other = difference(read_png_metadata(path), record, own=task.to.own, exact=overwrite and not task.to.own)
     except Refused:
         other = "not by nirvana"
     if other is not None and not overwrite:
